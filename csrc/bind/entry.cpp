@@ -1,0 +1,381 @@
+#include "entry.h"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+
+#include "../core/float_mode.h"
+#include "buffers.h"
+
+namespace mmk::bind {
+namespace {
+
+using py::detail::npy_api;
+
+auto* array_of(PyObject* o) { return py::detail::array_proxy(o); }
+// An ndarray, no subclass, whose elements lie at multiples of their size; everything else takes the Python way.
+bool is_plain_array(PyObject* o) {
+    return Py_TYPE(o) == npy_api::get().PyArray_Type_ && (array_of(o)->flags & npy_api::NPY_ARRAY_ALIGNED_);
+}
+
+// The signature of a call as bytes: equal bytes, equal plan.
+class Signature {
+  public:
+    void array(PyObject* o) {
+        const auto* a = array_of(o);
+        const auto* descriptor = py::detail::array_descriptor1_proxy(a->descr);
+        const int head[3] = {descriptor->type_num, descriptor->byteorder, a->nd};
+        raw(head, sizeof head);
+        raw(a->dimensions, size_t(a->nd) * sizeof(Py_ssize_t));
+        raw(a->strides, size_t(a->nd) * sizeof(Py_ssize_t));
+    }
+    void absent() { tag('-'); }
+    // False for a value that has no stable bytes.
+    bool attribute(PyObject* o) {
+        if (o == Py_None) return tag('n'), true;
+        if (o == Py_True) return tag('t'), true;
+        if (o == Py_False) return tag('f'), true;
+        if (PyLong_CheckExact(o)) {
+            int overflow = 0;
+            const long long value = PyLong_AsLongLongAndOverflow(o, &overflow);
+            if (overflow) return false;
+            tag('i'), raw(&value, sizeof value);
+            return true;
+        }
+        if (PyFloat_CheckExact(o)) {
+            const double value = PyFloat_AS_DOUBLE(o);
+            tag('d'), raw(&value, sizeof value);
+            return true;
+        }
+        if (PyUnicode_CheckExact(o)) {
+            Py_ssize_t size = 0;
+            const char* text = PyUnicode_AsUTF8AndSize(o, &size);
+            if (!text) return PyErr_Clear(), false;
+            tag('s'), raw(&size, sizeof size), raw(text, size_t(size));
+            return true;
+        }
+        if (PyTuple_CheckExact(o)) {
+            const Py_ssize_t size = PyTuple_GET_SIZE(o);
+            tag('('), raw(&size, sizeof size);
+            for (Py_ssize_t i = 0; i < size; ++i)
+                if (!attribute(PyTuple_GET_ITEM(o, i))) return false;
+            return true;
+        }
+        return false;
+    }
+    const std::string& bytes() const { return bytes_; }
+    void clear() { bytes_.clear(); }
+
+  private:
+    void tag(char c) { bytes_.push_back(c); }
+    void raw(const void* p, size_t n) { bytes_.append(static_cast<const char*>(p), n); }
+    std::string bytes_;
+};
+
+// First and last byte that an array touches.
+std::pair<const char*, const char*> span(PyObject* o) {
+    const auto* a = array_of(o);
+    const char *first = a->data, *last = a->data;
+    for (int i = 0; i < a->nd; ++i) {
+        if (a->dimensions[i] == 0) return {a->data, a->data};
+        const Py_ssize_t walk = (a->dimensions[i] - 1) * a->strides[i];
+        (walk < 0 ? first : last) += walk;
+    }
+    return {first, last + py::reinterpret_borrow<py::array>(o).itemsize()};
+}
+
+Tensor& tensor_at(char* image, size_t offset) { return *reinterpret_cast<Tensor*>(image + offset); }
+
+template <class T> bool in_range(const Tensor& t, int64_t low, int64_t high, int64_t* position, int64_t* value) {
+    const T* const data = static_cast<const T*>(t.data);
+    const int64_t n = t.size();
+    for (int64_t i = 0; i < n; ++i) {
+        int64_t rest = i, offset = 0;
+        for (int axis = t.rank - 1; axis >= 0; --axis) {
+            offset += rest % t.extent[axis] * t.stride[axis];
+            rest /= t.extent[axis];
+        }
+        const int64_t v = int64_t(data[offset]);
+        if (v < low || v >= high) {
+            *position = i, *value = v;
+            return false;
+        }
+    }
+    return true;
+}
+
+bool log_plans() {
+    static const bool on = [] {
+        const char* text = std::getenv("MMK_LOG");
+        return text && *text && *text != '0';
+    }();
+    return on;
+}
+
+std::string story(const OperatorInfo& info, const Context& context) {
+    return info.name + ": " + name(context.isa) + ", " + context.variant + " (" + context.reason + "), " +
+           std::to_string(context.threads) + " threads at most, scratch " + std::to_string(context.scratch_used) +
+           " bytes";
+}
+
+py::object new_output(const Plan::Output& output) {
+    if (output.bytes < pooled_from)
+        return py::array(py::reinterpret_borrow<py::dtype>(output.dtype), output.shape, output.strides_bytes);
+    void* buffer = take_buffer(output.bytes);
+    if (!buffer) throw std::bad_alloc();
+    py::capsule owner(buffer, give_buffer);
+    return py::array(py::reinterpret_borrow<py::dtype>(output.dtype), output.shape, output.strides_bytes, buffer,
+                     owner);
+}
+
+} // namespace
+
+Entry::Entry(const OperatorInfo& info, int operands, int attributes, py::object make_plan, py::object other,
+             py::object bad_value)
+    : info_(info), operands_(operands), attributes_(attributes), make_plan_(std::move(make_plan)),
+      other_(std::move(other)), bad_value_(std::move(bad_value)) {}
+
+// arguments: operands, attributes, out
+std::shared_ptr<Plan> Entry::find(PyObject* const* arguments) {
+    thread_local Signature signature;
+    signature.clear();
+    bool known = true;
+    for (int i = 0; i < operands_ + 1; ++i) {
+        PyObject* o = arguments[i < operands_ ? i : operands_ + attributes_];
+        if (o == Py_None)
+            signature.absent();
+        else
+            signature.array(o);
+    }
+    for (int i = 0; i < attributes_ && known; ++i) known = signature.attribute(arguments[operands_ + i]);
+    if (known) {
+        const auto found = plans_.find(signature.bytes());
+        if (found != plans_.end()) return found->second;
+    }
+    const std::string key = signature.bytes(); // building runs Python, which may come back here
+    std::shared_ptr<Plan> plan = build(arguments);
+    if (known) {
+        if (plans_.size() >= max_plans) plans_.clear();
+        plans_.emplace(key, plan);
+    }
+    return plan;
+}
+
+std::shared_ptr<Plan> Entry::build(PyObject* const* arguments) {
+    py::tuple operands(static_cast<size_t>(operands_)), attributes(static_cast<size_t>(attributes_));
+    for (int i = 0; i < operands_; ++i) operands[size_t(i)] = py::reinterpret_borrow<py::object>(arguments[i]);
+    for (int i = 0; i < attributes_; ++i)
+        attributes[size_t(i)] = py::reinterpret_borrow<py::object>(arguments[operands_ + i]);
+    const py::object out = py::reinterpret_borrow<py::object>(arguments[operands_ + attributes_]);
+    const py::tuple description = make_plan_(operands, attributes, out);
+
+    auto plan = std::make_shared<Plan>();
+    plan->image.resize(info_.size);
+    info_.initialise(plan->image.data());
+    auto field = [&](const std::string& wanted) -> const FieldInfo& {
+        for (const FieldInfo& f : info_.fields)
+            if (f.name == wanted) return f;
+        throw std::logic_error(info_.name + ": the contract names '" + wanted + "', the struct does not");
+    };
+    auto fill_tensor = [&](const FieldInfo& f, const py::tuple& shape, const py::tuple& strides, int dtype) {
+        Tensor& t = tensor_at(plan->image.data(), f.offset);
+        t.rank = int32_t(shape.size());
+        t.dtype = DType(dtype);
+        for (size_t i = 0; i < shape.size(); ++i) {
+            t.extent[i] = shape[i].cast<int64_t>();
+            t.stride[i] = strides[i].cast<int64_t>();
+        }
+    };
+    for (const py::handle item : description[0].cast<py::list>()) {
+        const auto [position, named, shape, strides, dtype] =
+            item.cast<std::tuple<int, std::string, py::tuple, py::tuple, int>>();
+        const FieldInfo& f = field(named);
+        fill_tensor(f, shape, strides, dtype);
+        plan->inputs.push_back({position, f.offset});
+    }
+    plan->empty = true;
+    for (const py::handle item : description[1].cast<py::list>()) {
+        const auto [named, numpy_dtype, shape, strides, dtype] =
+            item.cast<std::tuple<std::string, py::object, py::tuple, py::tuple, int>>();
+        const FieldInfo& f = field(named);
+        fill_tensor(f, shape, strides, dtype);
+        Plan::Output output{numpy_dtype, {}, {}, size_t(itemsize(DType(dtype))), f.offset};
+        for (size_t i = 0; i < shape.size(); ++i) {
+            output.shape.push_back(shape[i].cast<py::ssize_t>());
+            output.strides_bytes.push_back(strides[i].cast<py::ssize_t>() * py::ssize_t(itemsize(DType(dtype))));
+            output.bytes *= size_t(output.shape.back());
+        }
+        if (output.bytes) plan->empty = false;
+        plan->outputs.push_back(std::move(output));
+    }
+    for (const auto& [key, value] : description[2].cast<py::dict>()) {
+        const FieldInfo& f = field(key.cast<std::string>());
+        const py::sequence values =
+            f.count == 1 ? py::sequence(py::make_tuple(value)) : py::reinterpret_borrow<py::sequence>(value);
+        if (f.kind == FieldKind::tensor || int(py::len(values)) > f.count)
+            throw std::logic_error(info_.name + "." + f.name + ": the struct's type is not the contract's");
+        for (int i = 0; i < int(py::len(values)); ++i) {
+            char* const place = plan->image.data() + f.offset + size_t(i) * 8;
+            const py::object one = values[size_t(i)];
+            if (f.kind == FieldKind::integer) {
+                const int64_t number = one.cast<int64_t>();
+                std::memcpy(place, &number, sizeof number);
+            } else {
+                const double number = one.cast<double>();
+                std::memcpy(place, &number, sizeof number);
+            }
+        }
+    }
+    for (const py::handle item : description[3].cast<py::list>()) {
+        const auto [input, low, high] = item.cast<std::tuple<int, int64_t, int64_t>>();
+        plan->ranges.push_back({input, low, high});
+    }
+    return plan;
+}
+
+bool Entry::check_out(const Plan& plan, PyObject* const* arguments, PyObject* out) const {
+    const auto fail = [&](const std::string& text) {
+        const py::object error = py::module_::import("mmkernels.errors").attr("ContractError");
+        PyErr_SetString(error.ptr(), (info_.name + ": " + text).c_str());
+        return false;
+    };
+    if (!(array_of(out)->flags & npy_api::NPY_ARRAY_WRITEABLE_))
+        return fail("out is read-only; expected a writeable array");
+    const auto [out_first, out_last] = span(out);
+    for (const Plan::Input& input : plan.inputs) {
+        const auto [first, last] = span(arguments[input.position]);
+        if (first >= out_last || out_first >= last) continue;
+        // Interleaved views need NumPy's exact test.
+        const py::object overlap =
+            py::module_::import("numpy").attr("shares_memory")(py::handle(out), py::handle(arguments[input.position]));
+        if (overlap.cast<bool>())
+            return fail("out overlaps operand " + std::to_string(input.position) + "; expected memory of its own");
+    }
+    return true;
+}
+
+bool Entry::check_ranges(const Plan& plan, const char* image) const {
+    for (const Plan::Range& range : plan.ranges) {
+        const Plan::Input& input = plan.inputs[size_t(range.input)];
+        const Tensor& t = *reinterpret_cast<const Tensor*>(image + input.offset);
+        int64_t position = 0, value = 0;
+        const bool good = t.dtype == DType::int32 ? in_range<int32_t>(t, range.low, range.high, &position, &value)
+                                                  : in_range<int64_t>(t, range.low, range.high, &position, &value);
+        if (!good) {
+            bad_value_(input.position, position, value, range.low, range.high);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool Entry::fill(const Plan& plan, PyObject* const* arguments, char* image, std::vector<PyObject*>& outputs) {
+    std::memcpy(image, plan.image.data(), plan.image.size());
+    for (const Plan::Input& input : plan.inputs)
+        tensor_at(image, input.offset).data = array_of(arguments[input.position])->data;
+    PyObject* const out = arguments[operands_ + attributes_];
+    if (out != Py_None) {
+        if (!check_out(plan, arguments, out)) return false;
+        outputs.push_back(Py_NewRef(out));
+        tensor_at(image, plan.outputs[0].offset).data = array_of(out)->data;
+    } else {
+        for (const Plan::Output& output : plan.outputs) {
+            outputs.push_back(new_output(output).release().ptr());
+            tensor_at(image, output.offset).data = array_of(outputs.back())->data;
+        }
+    }
+    return plan.ranges.empty() || check_ranges(plan, image);
+}
+
+PyObject* Entry::call(PyObject* const* arguments, Py_ssize_t count) {
+    if (count != operands_ + attributes_ + 1) {
+        PyErr_Format(PyExc_TypeError, "%s: %zd arguments; expected %d", info_.name.c_str(), count,
+                     operands_ + attributes_ + 1);
+        return nullptr;
+    }
+    for (int i = 0; i < operands_ + 1; ++i) {
+        PyObject* o = arguments[i < operands_ ? i : operands_ + attributes_];
+        if (o == Py_None || is_plain_array(o)) continue;
+        py::tuple all(static_cast<size_t>(count));
+        for (Py_ssize_t k = 0; k < count; ++k) all[size_t(k)] = py::reinterpret_borrow<py::object>(arguments[k]);
+        return other_(*all).release().ptr();
+    }
+    const std::shared_ptr<Plan> plan = find(arguments);
+    alignas(64) char image[Registry::max_operator_bytes];
+    std::vector<PyObject*> outputs;
+    struct Release {
+        std::vector<PyObject*>& objects;
+        ~Release() {
+            for (PyObject* o : objects) Py_XDECREF(o);
+        }
+    } release{outputs};
+    if (!fill(*plan, arguments, image, outputs)) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "mmkernels: a bad value was found and not told");
+        return nullptr;
+    }
+    if (!plan->empty) {
+        const Isa isa = current_isa();
+        const int threads = num_threads();
+        std::string told;
+        {
+            py::gil_scoped_release without_gil;
+            FloatMode mode;
+            Context context(isa, threads);
+            info_.run_cpu(image, context);
+            if (log_plans() && !plan->logged) told = story(info_, context);
+        }
+        if (!told.empty()) {
+            plan->logged = true;
+            std::fprintf(stderr, "mmkernels: %s\n", told.c_str());
+        }
+    }
+    if (outputs.size() == 1) return Py_NewRef(outputs[0]);
+    PyObject* result = PyTuple_New(Py_ssize_t(outputs.size()));
+    for (size_t i = 0; i < outputs.size(); ++i) PyTuple_SET_ITEM(result, Py_ssize_t(i), Py_NewRef(outputs[i]));
+    return result;
+}
+
+double Entry::host_seconds(const py::args& arguments, int64_t repetitions) {
+    std::vector<PyObject*> list;
+    for (const py::handle a : arguments) list.push_back(a.ptr());
+    const std::shared_ptr<Plan> plan = find(list.data());
+    alignas(64) char image[Registry::max_operator_bytes];
+    std::vector<PyObject*> outputs;
+    if (!fill(*plan, list.data(), image, outputs)) throw py::error_already_set();
+    const Isa isa = current_isa();
+    const int threads = num_threads();
+    double seconds = 0;
+    {
+        py::gil_scoped_release without_gil;
+        const auto start = std::chrono::steady_clock::now();
+        for (int64_t i = 0; i < repetitions; ++i) {
+            FloatMode mode;
+            Context context(isa, threads);
+            info_.run_cpu(image, context);
+        }
+        seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+    for (PyObject* o : outputs) Py_XDECREF(o);
+    return seconds;
+}
+
+std::string Entry::describe(const py::args& arguments) {
+    std::vector<PyObject*> list;
+    for (const py::handle a : arguments) list.push_back(a.ptr());
+    const std::shared_ptr<Plan> plan = find(list.data());
+    alignas(64) char image[Registry::max_operator_bytes];
+    std::vector<PyObject*> outputs;
+    if (!fill(*plan, list.data(), image, outputs)) throw py::error_already_set();
+    std::string text;
+    {
+        py::gil_scoped_release without_gil;
+        FloatMode mode;
+        Context context(current_isa(), num_threads());
+        if (!plan->empty) info_.run_cpu(image, context);
+        text = plan->empty ? info_.name + ": nothing to compute" : story(info_, context);
+    }
+    for (PyObject* o : outputs) Py_XDECREF(o);
+    return text;
+}
+
+} // namespace mmk::bind

@@ -1,0 +1,70 @@
+// One compiled entry per operator: finds the plan of a call's signature, or has Python make it.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "registry.h"
+
+namespace mmk::bind {
+
+namespace py = pybind11;
+
+// Everything that a call with this signature needs, but for the pointers.
+struct Plan {
+    std::vector<char> image; // the operator's struct, filled
+    struct Input {
+        int position;  // among the operands
+        size_t offset; // of its Tensor in the image
+    };
+    struct Output {
+        py::object dtype;
+        std::vector<py::ssize_t> shape, strides_bytes;
+        size_t bytes, offset;
+    };
+    struct Range { // a condition on the values of an integer operand: low <= value < high
+        int input; // among `inputs`
+        int64_t low, high;
+    };
+    std::vector<Input> inputs;
+    std::vector<Output> outputs;
+    std::vector<Range> ranges;
+    bool empty = false; // no output has an element
+    bool logged = false;
+};
+
+class Entry {
+  public:
+    // make_plan(operands, attributes, out) -> description or raises; other(entry arguments) serves operands that
+    // are not plain NumPy arrays; bad_value(input, position, value, low, high) raises.
+    Entry(const OperatorInfo& info, int operands, int attributes, py::object make_plan, py::object other,
+          py::object bad_value);
+
+    PyObject* call(PyObject* const* arguments, Py_ssize_t count);
+    // The host function alone, `repetitions` times: seconds in all.
+    double host_seconds(const py::args& arguments, int64_t repetitions);
+    // Runs once and tells variant, reason, scratch.
+    std::string describe(const py::args& arguments);
+    const OperatorInfo& info() const { return info_; }
+    void forget() { plans_.clear(); }
+
+  private:
+    std::shared_ptr<Plan> find(PyObject* const* arguments);
+    std::shared_ptr<Plan> build(PyObject* const* arguments);
+    bool fill(const Plan& plan, PyObject* const* arguments, char* image, std::vector<PyObject*>& outputs);
+    bool check_out(const Plan& plan, PyObject* const* arguments, PyObject* out) const;
+    bool check_ranges(const Plan& plan, const char* image) const;
+
+    const OperatorInfo info_;
+    const int operands_, attributes_;
+    const py::object make_plan_, other_, bad_value_;
+    std::unordered_map<std::string, std::shared_ptr<Plan>> plans_;
+    static constexpr size_t max_plans = 1024;
+};
+
+} // namespace mmk::bind

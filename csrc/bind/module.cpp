@@ -1,0 +1,97 @@
+// mmkernels._core: the compiled half. Families register themselves; nothing here knows their names.
+#include "entry.h"
+
+namespace mmk::bind {
+
+#define MMK_FAMILY(family) void bind_##family(Registry& registry);
+#include "families.inc"
+#undef MMK_FAMILY
+
+namespace {
+
+const Registry& registry() {
+    static const Registry* const all = [] {
+        auto* r = new Registry;
+        Registry& registry = *r;
+#define MMK_FAMILY(family) bind_##family(registry);
+#include "families.inc"
+#undef MMK_FAMILY
+        return r;
+    }();
+    return *all;
+}
+
+constexpr const char* capsule_name = "mmkernels.Entry";
+
+Entry& entry_of(PyObject* capsule) { return *static_cast<Entry*>(PyCapsule_GetPointer(capsule, capsule_name)); }
+
+// The hot path: no pybind11 argument handling.
+PyObject* call_entry(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    try {
+        return entry_of(self).call(arguments, count);
+    } catch (py::error_already_set& error) {
+        error.restore();
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+    return nullptr;
+}
+
+PyMethodDef call_method = {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_entry)),
+                           METH_FASTCALL, "call(*operands, *attributes, out): runs the operator"};
+
+// Returns (call, host_seconds, describe) of the operator.
+py::tuple make_entry(const std::string& name, int operands, int attributes, py::object make_plan, py::object other,
+                     py::object bad_value) {
+    for (const OperatorInfo& info : registry().operators) {
+        if (info.name != name) continue;
+        auto* entry = new Entry(info, operands, attributes, std::move(make_plan), std::move(other),
+                                std::move(bad_value)); // lives as long as the process
+        const py::capsule self(entry, capsule_name);
+        const auto call = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&call_method, self.ptr(), nullptr));
+        return py::make_tuple(call, py::cpp_function([entry](int64_t repetitions, const py::args& a) {
+                                  return entry->host_seconds(a, repetitions);
+                              }),
+                              py::cpp_function([entry](const py::args& a) { return entry->describe(a); }));
+    }
+    throw py::key_error(name + ": no such operator was compiled");
+}
+
+py::dict operator_fields() {
+    py::dict all;
+    for (const OperatorInfo& info : registry().operators) {
+        py::dict fields;
+        for (const FieldInfo& f : info.fields) {
+            const char* kinds[] = {"tensor", "integer", "real"};
+            fields[f.name.c_str()] = py::make_tuple(kinds[int(f.kind)], f.count);
+        }
+        all[info.name.c_str()] = fields;
+    }
+    return all;
+}
+
+py::list isas(bool only_available) {
+    py::list names;
+    for (int i = 0; i < int(Isa::count); ++i)
+        if (!only_available || available(Isa(i))) names.append(name(Isa(i)));
+    return names;
+}
+
+} // namespace
+} // namespace mmk::bind
+
+PYBIND11_MODULE(_core, m) {
+    using namespace mmk;
+    m.doc() = "The compiled half of mmkernels.";
+    m.attr("version") = MMK_VERSION;
+    m.def("make_entry", &bind::make_entry);
+    m.def("operator_fields", &bind::operator_fields);
+    m.def("set_num_threads", &set_num_threads);
+    m.def("get_num_threads", &num_threads);
+    m.def("compiled_isas", [] { return bind::isas(false); });
+    m.def("available_isas", [] { return bind::isas(true); });
+    m.def("get_isa", [] { return std::string(name(current_isa())); });
+    m.def("set_isa", [](const std::string& text) { set_isa(isa_from_name(text.c_str())); });
+}

@@ -1,0 +1,19 @@
+// What every file needs from the compiler, and what it must refuse.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __FAST_MATH__
+#error "mmkernels promises the same bits everywhere: fast-math breaks that promise"
+#endif
+
+#define MMK_INLINE static inline __attribute__((always_inline))
+#define MMK_MEMBER inline __attribute__((always_inline))
+
+// Object files of one instruction set live in a namespace of its name, so that the linker can never
+// take a function compiled for AVX-512 in the place of the portable one.
+#define MMK_JOIN_(a, b) a##b
+#define MMK_JOIN(a, b) MMK_JOIN_(a, b)
+#define MMK_TEXT_(a) #a
+#define MMK_TEXT(a) MMK_TEXT_(a)

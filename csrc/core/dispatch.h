@@ -1,0 +1,55 @@
+// From one name to the variant that runs.
+#pragma once
+
+#include <stdexcept>
+
+#include "context.h"
+#include "fields.h"
+
+// MMK_OPERATOR(conv2d, Conv2d) declares cpu::conv2d(const Conv2d&, Context&) and its variant for every
+// instruction set; csrc/cpu/<family>.cpp defines the variants, once per instruction set.
+#define MMK_OPERATOR(function, Op)                                                                                     \
+    namespace cpu {                                                                                                    \
+    MMK_OPERATOR_VARIANTS(function, Op)                                                                                \
+    MMK_INLINE void function(const Op& op, Context& context) {                                                         \
+        switch (context.isa) {                                                                                         \
+            MMK_OPERATOR_CASES(function)                                                                               \
+        case Isa::count: break;                                                                                        \
+        }                                                                                                              \
+    }                                                                                                                  \
+    }
+#define MMK_ONE_VARIANT(isa, function, Op)                                                                             \
+    namespace isa {                                                                                                    \
+    void function(const Op&, Context&);                                                                                \
+    }
+#define MMK_ONE_CASE(isa, function)                                                                                    \
+    case Isa::isa: return isa::function(op, context);
+#if defined(__x86_64__)
+#define MMK_OPERATOR_VARIANTS(function, Op)                                                                            \
+    MMK_ONE_VARIANT(portable, function, Op) MMK_ONE_VARIANT(avx2, function, Op) MMK_ONE_VARIANT(avx512, function, Op)
+#define MMK_OPERATOR_CASES(function)                                                                                   \
+    MMK_ONE_CASE(portable, function) MMK_ONE_CASE(avx2, function) MMK_ONE_CASE(avx512, function)
+#else
+#define MMK_OPERATOR_VARIANTS(function, Op) MMK_ONE_VARIANT(portable, function, Op)
+#define MMK_OPERATOR_CASES(function) MMK_ONE_CASE(portable, function)
+#endif
+
+namespace mmk {
+
+// visit_float(x.dtype, [&](auto zero) { using T = decltype(zero); ... })
+template <class F> MMK_INLINE void visit_float(DType type, F&& body) {
+    switch (type) {
+    case DType::float32: return body(float(0));
+    case DType::float64: return body(double(0));
+    default: throw std::logic_error("a host function met a dtype that its contract does not allow");
+    }
+}
+template <class F> MMK_INLINE void visit_integer(DType type, F&& body) {
+    switch (type) {
+    case DType::int32: return body(int32_t(0));
+    case DType::int64: return body(int64_t(0));
+    default: throw std::logic_error("a host function met a dtype that its contract does not allow");
+    }
+}
+
+} // namespace mmk

@@ -1,0 +1,101 @@
+"""Array libraries: who made an array, and the few movements of data that mmkernels leaves to that library.
+
+Libraries are recognised by the name of a type's module, so none is imported before one of its arrays is seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["broadcast_to", "concat", "library_of", "pad", "permute", "reshape", "shape_of", "slice_of", "zeros_like"]
+
+
+def library_of(x: Any) -> str:
+    """ "numpy", "torch", "cupy", "jax", "tape" (mmkernels.autograd) or "" for what is no array."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return "numpy"
+    module = type(x).__module__
+    if module == "mmkernels.autograd":
+        return "tape"
+    root = module.partition(".")[0]
+    if root in ("torch", "cupy") and hasattr(x, "shape"):
+        return root
+    if root in ("jax", "jaxlib") and hasattr(x, "shape"):
+        return "jax"
+    for base in type(x).__mro__[1:]:  # subclasses, such as torch.nn.Parameter's
+        if base.__module__ == "torch" and base.__name__ == "Tensor":
+            return "torch"
+    return ""
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The extents as plain integers."""
+    return tuple(int(n) for n in x.shape)
+
+
+def reshape(x: Any, shape: Sequence[int]) -> Any:
+    """The same elements in logical order under other extents."""
+    return x.reshape(tuple(shape))
+
+
+def permute(x: Any, axes: Sequence[int]) -> Any:
+    """Axis i of the result is axis axes[i] of x."""
+    return x.permute(*axes) if library_of(x) == "torch" else x.transpose(tuple(axes))
+
+
+def broadcast_to(x: Any, shape: Sequence[int]) -> Any:
+    """x with its extents of 1 repeated."""
+    library = library_of(x)
+    if library == "tape":
+        return x.broadcast_to(tuple(shape))
+    return x.expand(*shape) if library == "torch" else np.broadcast_to(x, tuple(shape))
+
+
+def slice_of(x: Any, axis: int, start: int, stop: int) -> Any:
+    """x[..., start:stop, ...] along one axis."""
+    return x[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def concat(parts: Sequence[Any], axis: int) -> Any:
+    """The parts, one after another along an axis."""
+    libraries = [library_of(p) for p in parts]
+    if "tape" in libraries:
+        return parts[libraries.index("tape")].concat(parts, axis)
+    if libraries[0] == "torch":
+        import torch
+
+        return torch.cat(list(parts), dim=axis)
+    return np.concatenate(parts, axis=axis)
+
+
+def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Any:
+    """x with zeros around it: (before, after) per axis."""
+    library = library_of(x)
+    if library == "tape":
+        return x.pad(widths)
+    if library == "torch":
+        import torch
+
+        return torch.nn.functional.pad(x, [n for pair in reversed(list(widths)) for n in pair])
+    return np.pad(x, widths)
+
+
+def zeros_like(x: Any) -> Any:
+    """Zeros of x's shape, dtype and library (off the tape)."""
+    library = library_of(x)
+    if library == "tape":
+        return zeros_like(x.data)
+    if library == "torch":
+        import torch
+
+        return torch.zeros_like(x)
+    return np.zeros_like(x)
+
+
+def size_of(x: Any) -> int:
+    """The number of elements."""
+    return math.prod(shape_of(x))

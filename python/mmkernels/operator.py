@@ -1,0 +1,231 @@
+"""Operator: a contract joined with its compiled entry. The path of every call goes through here once per signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import _core
+from .arrays import library_of
+from .contract import Contract, Operand, evaluate
+from .errors import BackendError, ContractError, ContractTypeError
+
+__all__ = ["OPERATORS", "Operator"]
+
+OPERATORS: dict[str, Operator] = {}
+_DTYPE_CODES = {
+    name: code
+    for code, name in enumerate(("float32", "float64", "int32", "int64", "uint32", "uint64", "uint8", "bool"))
+}
+_FIELDS: dict[str, dict[str, tuple[str, int]]] = _core.operator_fields()
+
+Sugar = Callable[[dict[str, Any], Mapping[str, Operand]], dict[str, Any]]
+
+
+class Operator:
+    """Callable with a contract's operands (positional or by name) and attributes (by name), and ``out=``.
+
+    ``sugar`` turns what the public function accepts ("same", one int for two) into plain attributes; it must leave
+    plain attributes as they are. It runs once per signature, before validation."""
+
+    def __init__(self, contract: Contract, sugar: Sugar | None = None) -> None:
+        self.contract = contract
+        self.name = contract.name
+        self._sugar = sugar
+        self._operand_names = tuple(a.name for a in contract.inputs)
+        self._attribute_names = tuple(a.name for a in contract.attributes)
+        self._defaults = {a.name: a.default for a in contract.attributes}
+        # call(*operands, *attributes, out): the compiled entry, bare; public functions call this.
+        self.call, self.host_seconds, self.describe = _core.make_entry(
+            contract.name,
+            len(contract.inputs),
+            len(contract.attributes),
+            self._make_plan,
+            self._other,
+            self._bad_value,
+        )
+        self._names: dict[Any, dict[str, Any]] = {}
+        OPERATORS[contract.name] = self
+
+    def __repr__(self) -> str:
+        return f"<operator {self.name}>"
+
+    def arguments(self, *operands: Any, out: Any = None, **named: Any) -> list[Any]:
+        """The entry's positional arguments for a call by name."""
+        n = len(self._operand_names)
+        if len(operands) > n:
+            raise TypeError(f"{self.name}: {len(operands)} operands; expected at most {n}")
+        given = list(operands) + [named.pop(name, None) for name in self._operand_names[len(operands) :]]
+        attributes = [named.pop(name, self._defaults[name]) for name in self._attribute_names]
+        if named:
+            raise TypeError(f"{self.name}: unknown argument {next(iter(named))!r}")
+        return [*given, *attributes, out]
+
+    def __call__(self, *operands: Any, out: Any = None, **named: Any) -> Any:
+        return self.call(*self.arguments(*operands, out=out, **named))
+
+    def plain_attributes(self, attributes: tuple[Any, ...], operands: Mapping[str, Operand]) -> dict[str, Any]:
+        """Attributes after sugar, before validation."""
+        raw = dict(zip(self._attribute_names, attributes, strict=True))
+        if self._sugar is None:
+            return raw
+        try:
+            return self._sugar(raw, operands)
+        except (ContractError, ContractTypeError) as error:  # sugar need not know whom it serves
+            text = str(error)
+            raise type(error)(text if text.startswith(f"{self.name}: ") else f"{self.name}: {text}") from None
+
+    def solve(self, operands: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
+        """The contract's solution of this call (mmkernels.contract.Solution)."""
+        seen = {}
+        for name, array in zip(self._operand_names, operands, strict=True):
+            if array is not None:
+                itemsize = array.dtype.itemsize
+                dtype = array.dtype.name if array.dtype.isnative else str(array.dtype)
+                seen[name] = Operand(array.shape, tuple(s // itemsize for s in array.strides), dtype)
+        for a in self.contract.inputs:
+            if a.name not in seen and not a.optional:
+                raise ContractTypeError(f"{self.name}: {a.name} is None; expected an array of {a.shape}")
+        return self.contract.solve(seen, self.plain_attributes(attributes, seen))
+
+    # ---- called by the compiled entry -------------------------------------------------------------------------------
+
+    def _make_plan(self, operands: tuple[Any, ...], attributes: tuple[Any, ...], out: Any) -> tuple[Any, ...]:
+        solution = self.solve(operands, attributes)
+        fields = _FIELDS[self.name]
+        inputs = [
+            (position, name, seen.shape, seen.strides, _DTYPE_CODES[seen.dtype])
+            for position, name in enumerate(self._operand_names)
+            if (seen := solution.operands.get(name)) is not None
+        ]
+        outputs = []
+        for name, wanted in solution.outputs.items():
+            strides = wanted.strides
+            if out is not None:
+                self._check_out(out, wanted, len(solution.outputs))
+                strides = tuple(s // out.dtype.itemsize for s in out.strides)
+            outputs.append((name, np.dtype(wanted.dtype), wanted.shape, strides, _DTYPE_CODES[wanted.dtype]))
+        values = {}
+        choices = {a.name: a.choices for a in self.contract.attributes if a.kind == "choice"}
+        for name in fields:
+            if name in solution.names:
+                value = solution.names[name]
+                values[name] = choices[name].index(value) if name in choices else value
+        positions = [name for _, name, *_ in inputs]
+        ranges = [(positions.index(name), low, high) for name, (low, high) in solution.ranges.items()]
+        return inputs, outputs, values, ranges
+
+    def _check_out(self, out: Any, wanted: Operand, count: int) -> None:
+        if count != 1:
+            raise ContractTypeError(f"{self.name}: out= was given; expected none, as there are {count} results")
+        if out.shape != wanted.shape:
+            raise ContractError(f"{self.name}: out.shape is {out.shape}; expected {wanted.shape}")
+        if out.dtype.name != wanted.dtype or not out.dtype.isnative:
+            raise ContractTypeError(f"{self.name}: out.dtype is {out.dtype}; expected {wanted.dtype}")
+        if any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+            raise ContractError(f"{self.name}: out has a stride of 0; expected memory of its own for each element")
+
+    def _bad_value(self, operand: int, position: int, value: int, low: int, high: int) -> NoReturn:
+        a = self.contract.inputs[operand]
+        assert a.values
+        raise ContractError(
+            f"{self.name}: {a.name}.flat[{position}] is {value}; expected {low} <= value < {a.values[1]} = {high}"
+        )
+
+    def _other(self, *arguments: Any) -> Any:
+        """Serves calls whose operands are not all plain NumPy arrays."""
+        n = len(self._operand_names)
+        operands, attributes, out = arguments[:n], arguments[n:-1], arguments[-1]
+        libraries = {library_of(o) for o in operands if o is not None and not _is_scalar(o)} | (
+            {library_of(out)} if out is not None else set()
+        )
+        if "" in libraries:
+            self._refuse(operands, out)
+        if "tape" in libraries:
+            from .autograd import record
+
+            return record(self, operands, attributes, out)
+        if libraries == {"torch"}:
+            from .interop import torch as door
+
+            return door.call(self, operands, attributes, out)
+        if len(libraries) > 1:
+            raise ContractTypeError(f"{self.name}: operands of {' and '.join(sorted(libraries))}; expected one library")
+        if libraries == {"numpy"} or not libraries:
+            return self._call_numpy(self._as_arrays(operands), attributes, out)
+        library = libraries.pop()
+        raise BackendError(f"{self.name}: {library} arrays cannot be served; expected NumPy arrays or CPU torch tensors")
+
+    def _call_numpy(self, operands: list[Any], attributes: tuple[Any, ...], out: Any) -> Any:
+        if out is None:
+            return self.call(*operands, *attributes, None)
+        if out.flags.aligned:
+            self.call(*operands, *attributes, _plain(out))
+            return out
+        if not out.flags.writeable:
+            raise ContractError(f"{self.name}: out is read-only; expected a writeable array")
+        aligned = np.empty(out.shape, out.dtype)
+        self.call(*operands, *attributes, aligned)
+        out[...] = aligned
+        return out
+
+    def _as_arrays(self, operands: tuple[Any, ...]) -> list[Any]:
+        """Scalars take the dtype of the first array operand of the same type variable; subclasses become arrays."""
+        contract = self.contract
+        dtypes = {a.type: o.dtype for a, o in zip(contract.inputs, operands, strict=True) if isinstance(o, np.ndarray)}
+        result = []
+        for a, o in zip(contract.inputs, operands, strict=True):
+            if o is None:
+                result.append(o)
+            elif isinstance(o, np.ndarray):
+                result.append(_plain(o) if o.flags.aligned else np.array(o, copy=True, subok=False))
+            else:
+                default = contract.types.get(a.type, (a.type,))[0]
+                result.append(np.asarray(o, dtype=dtypes.get(a.type, default)))
+        return result
+
+    def _refuse(self, operands: tuple[Any, ...], out: Any) -> NoReturn:
+        for name, o in [*zip(self._operand_names, operands, strict=True), ("out", out)]:
+            if o is not None and not _is_scalar(o) and library_of(o) == "":
+                raise ContractTypeError(f"{self.name}: {name} is a {type(o).__name__}; expected an array")
+        raise AssertionError
+
+    # ---- gradients --------------------------------------------------------------------------------------------------
+
+    def names(self, operands: tuple[Any, ...], attributes: tuple[Any, ...]) -> dict[str, Any]:
+        """Extents, plain attributes and which optional operands are there, of a call that has been validated."""
+        key = (tuple(None if o is None else (tuple(o.shape), str(o.dtype)) for o in operands), attributes)
+        try:
+            return self._names[key]
+        except KeyError:
+            keep = True
+        except TypeError:  # a list among the attributes
+            keep = False
+        arrays = tuple(None if o is None else np.broadcast_to(_SAMPLES[_dtype_name(o)], o.shape) for o in operands)
+        names: dict[str, Any] = self.solve(arrays, attributes).names
+        if keep:
+            if len(self._names) >= 1024:
+                self._names.clear()
+            self._names[key] = names
+        return names
+
+    def composed(self, names: Mapping[str, Any]) -> bool:
+        """Whether this call is differentiated through its composition."""
+        return self.contract.composition is not None and bool(evaluate(self.contract.composed_when, names))
+
+
+_SAMPLES = {name: np.zeros((), name) for name in _DTYPE_CODES}
+
+
+def _dtype_name(array: Any) -> str:
+    return str(array.dtype).removeprefix("torch.")
+
+
+def _is_scalar(x: Any) -> bool:
+    return isinstance(x, (int, float, bool, np.generic))
+
+
+def _plain(x: Any) -> Any:
+    return x.view(np.ndarray)
