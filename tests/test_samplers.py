@@ -8,6 +8,8 @@ import mmkernels.ops.diffusion
 import mmkernels.ops.noise
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from mmkernels.diffusion import (
     COLUMNS,
     DDIM,
@@ -20,7 +22,6 @@ from mmkernels.diffusion import (
     scaled_linear_schedule,
 )
 from mmkernels.errors import ContractError
-from numpy.typing import NDArray
 from reference import noise as noise_reference
 from reference import samplers as reference
 

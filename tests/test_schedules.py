@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from mmkernels.diffusion import (
     NoiseSchedule,
     cosine_schedule,
@@ -29,6 +30,8 @@ def ulps(found: float, exact: Decimal) -> float:
 def test_exp_is_within_two_units_in_the_last_place() -> None:
     draw = np.random.default_rng(1)
     points = [*draw.uniform(-745, 709.7, 1500), *draw.uniform(-1, 1, 500), *draw.uniform(-1e-9, 1e-9, 50), 1.0, -708.4]
+    # Half-way between two multiples of ln 2 the polynomial has its longest way to go.
+    points += [(k + 0.5) * math.log(2) * (1 + turn) for k in range(-60, 60) for turn in (-1e-12, 1e-12)]
     with localcontext() as context:
         context.prec = 50
         errors = [ulps(hm.exp(float(x)), Decimal(float(x)).exp()) for x in points]
@@ -39,6 +42,8 @@ def test_log_is_within_two_units_in_the_last_place() -> None:
     draw = np.random.default_rng(2)
     near_one = 1.0 + draw.uniform(-1, 1, 500) * 10.0 ** draw.uniform(-15, -1, 500)
     points = [*draw.uniform(0.4, 2.1, 1000), *near_one, *(2.0 ** draw.uniform(-1060, 1023, 500)), 5e-324, 0.5, 2.0]
+    # Around the square root of 1/2 the mantissa is furthest from 1.
+    points += [math.sqrt(0.5) * 2.0**k * (1 + turn) for k in range(-60, 60) for turn in (-1e-12, 1e-12)]
     with localcontext() as context:
         context.prec = 50
         errors = [ulps(hm.log(float(x)), Decimal(float(x)).ln()) for x in points if x != 1.0]
@@ -51,7 +56,8 @@ def test_agrees_with_the_c_library(ours: Callable[[float], float], library: Call
     draw = np.random.default_rng(3)
     wide = [] if library is math.exp else [*draw.uniform(-1e6, 1e6, 500), *draw.uniform(-1e18, 1e18, 200)]
     # Multiples of pi / 2 rounded to float64 lose every digit in a reduction that is not exact.
-    quarter_turns = [n * math.pi / 2 for n in range(-40, 41)]
+    # Odd multiples of pi / 4 are the ends of the polynomials' interval.
+    quarter_turns = [n * math.pi / 4 for n in range(-80, 81)]
     for x in [*draw.uniform(-7, 7, 2000).tolist(), *map(float, wide), *quarter_turns]:
         # 2 units of ours and less than 1 of the library's.
         assert abs(ours(x) - library(x)) <= 3 * math.ulp(library(x)), x

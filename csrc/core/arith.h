@@ -3,7 +3,12 @@
 // Horner form with fma; "fitted" is the largest relative error of the exact polynomial with its rounded coefficients.
 // NaN gives NaN; limits at the infinities are exact. Subnormals are read and written like any other number.
 //
-// @ERRORS@
+// Largest errors found on some 10^7 arguments each (ulp: units in the last place of a result that is not subnormal):
+//     exp2 0.79   softmax_exp2 1.95   exp 1.0   log 0.88   erf 1.11   tanh 1.34   sigmoid 2.4   silu 2.4
+//     sin, cos: 1.55 ulp and 7.1e-8 to |x| = 2^17; 2.6 ulp beyond, for every finite x
+//     gelu: 2.4e-7 absolute; 6 ulp, tail included, down to x = -13, where factors become subnormal
+//     gelu_tanh: 1.9 ulp for x > 0; 18 ulp to x = -4, 200 at -10, where the exponent's own rounding is magnified
+//     silu_grad, gelu_grad, gelu_tanh_grad: 2.5e-7 absolute; few digits next to their zeros
 #pragma once
 
 #include <algorithm>
@@ -114,6 +119,13 @@ MMK_INLINE F32x16 sin_of(F32x16 sin_r, F32x16 cos_r, U32x16 quadrant, U32x16 sig
     return bit_cast<float>(xor3(bit_cast<uint32_t>(value), (quadrant & U32x16(2)) << 30, sign));
 }
 
+// 2^-32 (1 + e^-x): the factor keeps e^-x finite as long as its reciprocal is not 0.
+inline constexpr float logistic_scale = 0x1p-32f;
+MMK_INLINE F32x16 logistic_denominator(F32x16 x) {
+    const F32x16 y = clamp(-x, F32x16(-104.0f), F32x16(112.0f));
+    const F32x16 n = fma(y, F32x16(log2_e), F32x16(round_shift)) - F32x16(round_shift);
+    return F32x16(logistic_scale) + ldexp(exp_polynomial(exp_remainder(y, n)), n - F32x16(32.0f));
+}
 // sigmoid(x) and sigmoid(-x), neither of them by subtraction.
 struct Logistic {
     F32x16 value, complement;
@@ -228,17 +240,14 @@ MMK_INLINE F32x16 tanh(F32x16 x) {
     return detail::copy_sign(select(a < F32x16(0.625f), near, far), x);
 }
 
-// 1 / (1 + e^-x); for negative x as e^x / (1 + e^x), which keeps its digits down to the smallest subnormal.
-MMK_INLINE F32x16 sigmoid(F32x16 x) {
-    const F32x16 one(1.0f), e = detail::exp_of_minus(abs(x));
-    return select(x < F32x16(0.0f), e, one) / (one + e);
-}
+// 1 / (1 + e^-x)
+MMK_INLINE F32x16 sigmoid(F32x16 x) { return F32x16(detail::logistic_scale) / detail::logistic_denominator(x); }
 
-// x sigmoid(x). Below -104 e^x is 0: the clamp keeps -inf from giving NaN.
+// x sigmoid(x)
 MMK_INLINE F32x16 silu(F32x16 x) {
-    x = at_least(x, F32x16(-104.0f));
-    const F32x16 e = detail::exp_of_minus(abs(x));
-    return select(x < F32x16(0.0f), x * e, x) / (F32x16(1.0f) + e);
+    // The denominator is infinite at -112: the clamp keeps -inf from meeting it. Above 112 the quotient might overflow.
+    const F32x16 quotient = at_least(x, F32x16(-112.0f)) / detail::logistic_denominator(x);
+    return select(x > F32x16(112.0f), x, quotient * F32x16(detail::logistic_scale));
 }
 MMK_INLINE F32x16 silu_grad(F32x16 x) {
     x = clamp(x, F32x16(-104.0f), F32x16(104.0f));
@@ -263,10 +272,10 @@ MMK_INLINE F32x16 gelu_grad(F32x16 x) {
 
 // The approximation x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 = x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)).
 MMK_INLINE F32x16 gelu_tanh(F32x16 x) {
-    // at -11 the logistic function is 0
-    x = at_least(x, F32x16(-11.0f));
-    const F32x16 e = detail::exp_of_minus(abs(detail::gelu_tanh_argument(x)));
-    return select(x < F32x16(0.0f), x * e, x) / (F32x16(1.0f) + e);
+    // at -11 the denominator is infinite, at 11 the factor is 1
+    const F32x16 low = at_least(x, F32x16(-11.0f));
+    const F32x16 quotient = low / detail::logistic_denominator(detail::gelu_tanh_argument(low));
+    return select(x > F32x16(11.0f), x, quotient * F32x16(detail::logistic_scale));
 }
 MMK_INLINE F32x16 gelu_tanh_grad(F32x16 x) {
     x = clamp(x, F32x16(-11.0f), F32x16(11.0f));

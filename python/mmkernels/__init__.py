@@ -5,7 +5,7 @@
 array([2., 2., 2.], dtype=float32)
 """
 
-from . import _core, ops
+from . import _core, contract, ops
 from .errors import BackendError, ContractError, ContractTypeError
 from .ops.pointwise import add, div, mean, mul, sub, sum, where
 from .settings import get_num_threads, plan, set_num_threads

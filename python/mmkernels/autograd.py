@@ -20,7 +20,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from types import CodeType
 from typing import Any
 
@@ -74,9 +74,7 @@ class Variable:
     __array_priority__ = 1000  # NumPy arrays on the left leave arithmetic to us
     __array_ufunc__ = None
 
-    def __init__(
-        self, data: Any, requires_grad: bool = False, *, node: _Node | None = None, index: int = 0
-    ) -> None:
+    def __init__(self, data: Any, requires_grad: bool = False, *, node: _Node | None = None, index: int = 0) -> None:
         self.data = data
         self.grad: Any = None
         self.node = node if node is not None else (_Node((), None) if requires_grad else None)
@@ -218,7 +216,7 @@ def _move(data: Any, inputs: Sequence[Any], back: Callable[[Any], list[Any]]) ->
     return Variable(data, node=_Node(variables, lambda gradients, create_graph: back(gradients[0])))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(text: str) -> CodeType:
     return compile(text, "<vjp>", "eval")
 
@@ -285,7 +283,8 @@ def vjp(
     for i, want in enumerate(wanted):
         if want and i not in covered:
             raise NotImplementedError(
-                f"{operator.name}: no gradient is defined for {contract.inputs[i].name}; detach it, or use other operators"
+                f"{operator.name}: no gradient is defined for {contract.inputs[i].name}; "
+                "detach it, or use other operators"
             )
     return result
 
@@ -300,9 +299,7 @@ def reduce_to(g: Any, shape: Sequence[int]) -> Any:
     """The gradient of a broadcast: summed over what was repeated."""
     found = arrays.shape_of(g)
     extra = len(found) - len(shape)
-    dims = tuple(range(extra)) + tuple(
-        i + extra for i, n in enumerate(shape) if n == 1 and found[i + extra] != 1
-    )
+    dims = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and found[i + extra] != 1)
     if dims:
         g = OPERATORS["sum"](g, dims=dims, keepdim=True)
     return arrays.reshape(g, shape)

@@ -18,14 +18,13 @@ import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from types import CodeType
 from typing import Any
 
 from .errors import ContractError, ContractTypeError
 
 __all__ = ["Arg", "Attr", "Bound", "Case", "Contract", "Operand", "Out", "Require", "Solution", "evaluate"]
-
 
 
 def _keep(extents: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
@@ -57,7 +56,7 @@ _NODES = (
 )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(text: str) -> CodeType:
     tree = ast.parse(text, mode="eval")
     for node in ast.walk(tree):
@@ -209,6 +208,14 @@ class Contract:
     derivatives: int = 2  # how often it can be differentiated; 2 stands for any number of times
     cases: tuple[Case, ...] = ()
     source: str = ""
+
+    def blank_names(self) -> dict[str, Any]:
+        """A place for extents and attributes that evaluates computed extents when they are asked for."""
+        return _Names(self.lets)
+
+    def extents_of(self, shape: str, names: Mapping[str, Any]) -> tuple[int, ...]:
+        """The extents that a shape expression stands for."""
+        return self._shape(shape, names)
 
     # ---- validation -------------------------------------------------------------------------------------------------
 
@@ -426,7 +433,14 @@ class Contract:
 
     def markdown(self) -> str:
         """The operand table, attributes, conditions and cost, as the documentation prints them."""
-        lines = [f"### `{self.name}`", "", self.summary, "", "| operand | extents | dtype | |", "| --- | --- | --- | --- |"]
+        lines = [
+            f"### `{self.name}`",
+            "",
+            self.summary,
+            "",
+            "| operand | extents | dtype | |",
+            "| --- | --- | --- | --- |",
+        ]
         for a in self.inputs:
             dtypes = ", ".join(self.types.get(a.type, (a.type,)))
             note = "; ".join(
@@ -453,7 +467,10 @@ class Contract:
         if self.lets:
             lines += ["", "Computed: " + ", ".join(f"`{k} = {v}`" for k, v in self.lets.items()) + "."]
         if self.requires:
-            lines += ["", "Raises `ContractError` unless " + ", ".join(f"`{r.expression}`" for r in self.requires) + "."]
+            lines += [
+                "",
+                "Raises `ContractError` unless " + ", ".join(f"`{r.expression}`" for r in self.requires) + ".",
+            ]
         lines += ["", f"Free extents: {', '.join(self.free) or 'none'}. Operations: `{self.flops}`."]
         if self.source:
             lines += ["", f"Source: {self.source}"]

@@ -124,7 +124,7 @@ class Operator:
             raise ContractError(f"{self.name}: out.shape is {out.shape}; expected {wanted.shape}")
         if out.dtype.name != wanted.dtype or not out.dtype.isnative:
             raise ContractTypeError(f"{self.name}: out.dtype is {out.dtype}; expected {wanted.dtype}")
-        if any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+        if out.size and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
             raise ContractError(f"{self.name}: out has a stride of 0; expected memory of its own for each element")
 
     def _bad_value(self, operand: int, position: int, value: int, low: int, high: int) -> NoReturn:
@@ -156,7 +156,9 @@ class Operator:
         if libraries == {"numpy"} or not libraries:
             return self._call_numpy(self._as_arrays(operands), attributes, out)
         library = libraries.pop()
-        raise BackendError(f"{self.name}: {library} arrays cannot be served; expected NumPy arrays or CPU torch tensors")
+        raise BackendError(
+            f"{self.name}: {library} arrays cannot be served; expected NumPy arrays or CPU torch tensors"
+        )
 
     def _call_numpy(self, operands: list[Any], attributes: tuple[Any, ...], out: Any) -> Any:
         if out is None:
@@ -172,10 +174,14 @@ class Operator:
         return out
 
     def _as_arrays(self, operands: tuple[Any, ...]) -> list[Any]:
-        """Scalars take the dtype of the first array operand of the same type variable; subclasses become arrays."""
+        """Scalars take the dtype of the array operands of the same type variable; subclasses become arrays."""
         contract = self.contract
-        dtypes = {a.type: o.dtype for a, o in zip(contract.inputs, operands, strict=True) if isinstance(o, np.ndarray)}
-        result = []
+        dtypes = {}
+        for kind in (np.generic, np.ndarray):  # arrays have the last word
+            dtypes.update(
+                {a.type: o.dtype for a, o in zip(contract.inputs, operands, strict=True) if isinstance(o, kind)}
+            )
+        result: list[Any] = []
         for a, o in zip(contract.inputs, operands, strict=True):
             if o is None:
                 result.append(o)

@@ -34,7 +34,7 @@ _QUARTER_PI: Final = 0.25 * PI
 # Taylor coefficients.  Where a series is cut, the first term left out is below 2**-56 of the result on its interval:
 # exp on |r| <= ln(2) / 2, log on s**2 <= 0.0295, sin and cos on |r| <= pi / 4.
 _EXP: Final = tuple(1.0 / math.factorial(n) for n in range(14, 1, -1))
-_LOG: Final = tuple(2.0 / (2 * n + 1) for n in range(12, 0, -1))
+_LOG: Final = tuple(2.0 / (2 * n + 1) for n in range(10, 0, -1))
 _SIN: Final = tuple((-1.0) ** n / math.factorial(2 * n + 1) for n in range(9, 0, -1))
 _COS: Final = tuple((-1.0) ** n / math.factorial(2 * n) for n in range(9, 1, -1))
 

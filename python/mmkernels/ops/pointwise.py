@@ -20,10 +20,10 @@ _BINARY_CASES = (
 )
 
 
-def _binary(name: str, summary: str, vjp: Mapping[str, str]) -> Contract:
+def _binary(name: str, summary: str, vjp: Mapping[str, str], second: str = "normal") -> Contract:
     return Contract(
         name, summary,
-        inputs=(Arg("a", "*S", broadcast=("S",)), Arg("b", "*S", broadcast=("S",))),
+        inputs=(Arg("a", "*S", broadcast=("S",)), Arg("b", "*S", broadcast=("S",), domain=second)),
         outputs=(Out("y", "*S"),),
         free=("S",), layout="a", flops="prod(S)", bound=Bound("elementwise", ulp=0.5), vjp=vjp, cases=_BINARY_CASES,
     )  # fmt: skip
@@ -32,7 +32,7 @@ def _binary(name: str, summary: str, vjp: Mapping[str, str]) -> Contract:
 ADD = _binary("add", "a + b.", {"a": "gy", "b": "gy"})
 SUB = _binary("sub", "a - b.", {"a": "gy", "b": "mul(gy, -1.0)"})
 MUL = _binary("mul", "a * b.", {"a": "mul(gy, b)", "b": "mul(gy, a)"})
-DIV = _binary("div", "a / b.", {"a": "div(gy, b)", "b": "mul(div(mul(gy, y), b), -1.0)"})
+DIV = _binary("div", "a / b.", {"a": "div(gy, b)", "b": "mul(div(mul(gy, y), b), -1.0)"}, "positive")
 WHERE = Contract(
     "where", "condition ? a : b, element by element.",
     inputs=(

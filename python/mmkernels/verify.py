@@ -1,0 +1,168 @@
+"""The hash table: does this machine give the published bits?
+
+Every operator runs on its small cases; operands come from Philox, results are hashed, hashes are compared with the
+table that travels in the wheel (``hashes.json``). ``mmkernels verify`` does it on every instruction set of the machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .contract import Arg, Case, Contract, evaluate
+from .operator import OPERATORS, Operator
+
+__all__ = ["TABLE", "case_operands", "digest", "hashes", "instruction_set", "main", "random_words"]
+
+TABLE = Path(__file__).with_name("hashes.json")
+Array = NDArray[Any]
+
+
+def random_words(key: int, count: int) -> NDArray[np.uint32]:
+    """``count`` words of Philox4x32-10 (Salmon et al. 2011) with counters 0, 1, ...; in NumPy, so that operands do
+    not come from what is being verified.
+
+    >>> [hex(w) for w in random_words(0, 4)]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    low = np.uint64(0xFFFFFFFF)
+    c0 = np.arange((count + 3) // 4, dtype=np.uint64)
+    c1, c2, c3 = np.zeros_like(c0), np.zeros_like(c0), np.zeros_like(c0)
+    k0, k1 = key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF
+    for _ in range(10):
+        p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+        c0, c1, c2, c3 = (
+            (p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0), p1 & low, (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), p0 & low
+        )  # fmt: skip
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3], axis=1).reshape(-1)[:count].astype(np.uint32)
+
+
+def _values(argument: Arg, dtype: str, shape: tuple[int, ...], names: Mapping[str, Any], key: int) -> Array:
+    size = int(np.prod(shape, dtype=np.int64))
+    words = random_words(key, 4 * size).reshape(size, 4)
+    if dtype == "bool":
+        flat: Array = words[:, 0] % 4 != 0  # three of four are true
+    elif dtype in ("uint32", "uint64"):
+        wide = words[:, 0].astype(np.uint64) | words[:, 1].astype(np.uint64) << np.uint64(32)
+        flat = wide.astype(dtype)
+    elif dtype.startswith("int"):
+        low, high = (int(evaluate(v, names)) for v in argument.values or ("0", "7"))
+        flat = (low + words[:, 0].astype(np.int64) % max(high - low, 1)).astype(dtype)
+    else:
+        units = (words >> 8).astype(np.float64) * 2.0**-24
+        if argument.domain == "unit":
+            flat = units[:, 0].astype(np.float32).astype(dtype)
+        elif argument.domain == "positive":
+            flat = (units[:, 0] * 3.0 + 0.25).astype(np.float32).astype(dtype)
+        else:  # near enough to a normal law; exact arithmetic, so the same bits everywhere
+            total = ((units[:, 0] + units[:, 1]) + units[:, 2]) + units[:, 3]
+            flat = ((total - 2.0) * 1.75).astype(np.float32).astype(dtype)
+    return flat.reshape(shape)
+
+
+def case_names(contract: Contract, case: Case) -> dict[str, Any]:
+    """Extents, attributes and optional operands of a case, by name; computed extents too."""
+    names = contract.blank_names()
+    for attribute in contract.attributes:
+        names[attribute.name] = attribute.default
+    names.update(case.attributes)
+    names.update(case.extents)
+    for a in contract.inputs:
+        names["has_" + a.name] = not a.optional or a.name in case.optional
+    return names
+
+
+def case_operands(contract: Contract, case: Case, dtype: str = "float32") -> dict[str, Array]:
+    """The operands of a case, by name; those that are optional and not asked for are missing."""
+    names = case_names(contract, case)
+    operands = {}
+    for a in contract.inputs:
+        if a.optional and a.name not in case.optional:
+            continue
+        override = case.extents.get(a.name)
+        shape = tuple(override) if isinstance(override, (tuple, list)) else contract.extents_of(a.shape, names)
+        allowed = contract.types.get(a.type, (a.type,))
+        kind = dtype if dtype in allowed else "int64" if "int64" in allowed else allowed[0]
+        key = zlib.crc32(f"{contract.name}/{case.name}/{a.name}".encode())
+        operands[a.name] = _values(a, kind, shape, names, key)
+    return operands
+
+
+def run(operator: Operator, case: Case, operands: Mapping[str, Array], out: Any = None) -> tuple[Array, ...]:
+    """The operator's results on a case's operands."""
+    given = [operands.get(a.name) for a in operator.contract.inputs]
+    result = operator(*given, out=out, **case.attributes)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def canonical(y: Array) -> Array:
+    """Contiguous, every NaN the same."""
+    y = np.ascontiguousarray(y)
+    if y.dtype.kind == "f":
+        y = np.where(np.isnan(y), y.dtype.type(np.nan), y)
+    return y
+
+
+def digest(outputs: tuple[Array, ...]) -> str:
+    """A hash of the results' bits, dtypes and shapes."""
+    h = hashlib.sha256()
+    for y in outputs:
+        h.update(f"{y.dtype.name}{y.shape}".encode())
+        h.update(canonical(y).tobytes())
+    return h.hexdigest()[:16]
+
+
+def hashes() -> dict[str, str]:
+    """The table as this machine computes it, on the instruction set in use."""
+    table = {}
+    for name in sorted(OPERATORS):
+        operator = OPERATORS[name]
+        for case in operator.contract.cases:
+            if not case.bench:
+                table[f"{name}/{case.name}"] = digest(run(operator, case, case_operands(operator.contract, case)))
+    return table
+
+
+@contextmanager
+def instruction_set(isa: str) -> Iterator[None]:
+    """Within it, operators use this instruction set."""
+    before = _core.get_isa()
+    _core.set_isa(isa)
+    try:
+        yield
+    finally:
+        _core.set_isa(before)
+
+
+def main(update: bool = False) -> int:
+    """Prints what agrees and what does not, per instruction set; returns 0 if everything agrees."""
+    from . import __arithmetic__
+
+    if update:
+        TABLE.write_text(json.dumps({"arithmetic": __arithmetic__, "hashes": hashes()}, indent=1) + "\n")
+    published = json.loads(TABLE.read_text())
+    bad = 0
+    if published["arithmetic"] != __arithmetic__:
+        print(f"the table is of arithmetic {published['arithmetic']}; this is arithmetic {__arithmetic__}")
+        bad += 1
+    for isa in _core.available_isas():
+        with instruction_set(isa):
+            found = hashes()
+        differing = sorted(
+            k for k in found.keys() | published["hashes"].keys() if found.get(k) != published["hashes"].get(k)
+        )
+        for key in differing:
+            print(f"{isa}: {key} is {found.get(key)}; the table has {published['hashes'].get(key)}")
+        print(f"{isa}: {len(found) - len(differing)} of {len(published['hashes'])} results have the published bits")
+        bad += len(differing)
+    return 1 if bad else 0
