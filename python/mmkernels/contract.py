@@ -228,10 +228,10 @@ class Contract:
         for argument in self.inputs:
             names["has_" + argument.name] = argument.name in operands
         self._bind(operands, names)
-        seen = {a.name: self._expand(a, operands[a.name], names) for a in self.inputs if a.name in operands}
         for require in self.requires:
             if not evaluate(require.expression, names):
                 raise ContractError(f"{self.name}: " + require.message.format_map(names))
+        seen = {a.name: self._expand(a, operands[a.name], names) for a in self.inputs if a.name in operands}
         for name in self.lets:
             names[name]
         outputs = {}
@@ -326,7 +326,7 @@ class Contract:
                 raise ContractError(f"{self.name}: {a.name} has {len(shape)} extents; at most 8 are supported")
             back = shape[len(shape) - len(after) :] if after else ()
             for token, extent in [*zip(before, shape[: len(before)], strict=True), *zip(after, back, strict=True)]:
-                if token.isidentifier() and token not in names and token not in a.broadcast:
+                if token.isidentifier() and token not in {*names, *a.broadcast, *self.lets}:
                     names[token] = extent
             if pack is not None:
                 packs.setdefault(pack, []).append((a, shape[len(before) : len(shape) - len(after)]))
@@ -344,7 +344,9 @@ class Contract:
                     *zip(before, shape, strict=False),
                     *zip(reversed(after), reversed(shape), strict=False),
                 ]:
-                    if token.isidentifier() and token in a.broadcast and (token not in names or names[token] == 1):
+                    if not token.isidentifier() or token not in a.broadcast or token in self.lets:
+                        continue
+                    if token not in names or names[token] == 1:
                         names[token] = extent if token not in names else max(extent, names[token])
 
     def _broadcast(

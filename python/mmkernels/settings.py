@@ -26,7 +26,12 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The most threads that an operator uses: MMK_NUM_THREADS, or the processors that this process may use."""
+    """The most threads that an operator uses: MMK_NUM_THREADS, or the processors that this process may use.
+
+    >>> import mmkernels as mmk
+    >>> mmk.get_num_threads() >= 1
+    True
+    """
     return _core.get_num_threads()
 
 
