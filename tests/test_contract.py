@@ -26,7 +26,9 @@ CONV = Contract(
         Arg("bias", "K", optional=True),
         Arg("mask", "N K P", "bool", optional=True, broadcast=("N", "K", "P")),
     ),
-    attributes=(Attr("stride", "int", 1), Attr("groups", "int", 1), Attr("mode", "choice", "same", choices=("same", None))),
+    attributes=(
+        Attr("stride", "int", 1), Attr("groups", "int", 1), Attr("mode", "choice", "same", choices=("same", None))
+    ),
     lets={"P": "(H - R) // stride + 1"},
     requires=(
         Require("stride >= 1", "stride is {stride}; expected at least 1", {"stride": 0}),

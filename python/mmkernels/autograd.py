@@ -61,7 +61,8 @@ class _Node:
     ) -> None:
         self.inputs = inputs
         self.results = results
-        # backward(gradients of the results, create_graph) -> a gradient, or None, per input
+        # backward(node, gradients of the results, create_graph) -> a gradient, or None, per input; the node comes
+        # as an argument because a closure over it would be a cycle, and memory would wait for the collector
         self.backward = backward
         self.serial = next(_serial)
 
@@ -213,7 +214,7 @@ def _move(data: Any, inputs: Sequence[Any], back: Callable[[Any], list[Any]]) ->
     variables = [x if isinstance(x, Variable) and x.requires_grad else None for x in inputs]
     if not recording() or all(v is None for v in variables):
         return Variable(data)
-    return Variable(data, node=_Node(variables, lambda gradients, create_graph: back(gradients[0])))
+    return Variable(data, node=_Node(variables, lambda node, gradients, create_graph: back(gradients[0])))
 
 
 @cache
@@ -322,7 +323,7 @@ def record(operator: Operator, operands: Sequence[Any], attributes: tuple[Any, .
     result = operator.call(*raw, *attributes, None)
     outputs = result if isinstance(result, tuple) else (result,)
 
-    def backward(gradients: Sequence[Any], create_graph: bool) -> Sequence[Any]:
+    def backward(node: _Node, gradients: Sequence[Any], create_graph: bool) -> Sequence[Any]:
         if create_graph:
             ins: Sequence[Any] = [v if v is not None else o for v, o in zip(inputs, raw, strict=True)]
             outs: Sequence[Any] = [Variable(y, node=node, index=i) for i, y in enumerate(outputs)]
@@ -412,7 +413,7 @@ def grad(
                     kept[id(node), index] = g
             if node.backward is None:
                 continue
-            back = node.backward([slots.get(i) for i in range(node.results)], create_graph)
+            back = node.backward(node, [slots.get(i) for i in range(node.results)], create_graph)
             for v, g in zip(node.inputs, back, strict=True):
                 if v is not None and g is not None:
                     arrive(v, g)
