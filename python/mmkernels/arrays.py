@@ -96,6 +96,15 @@ def zeros_like(x: Any) -> Any:
     return np.zeros_like(x)
 
 
+def scalar_like(value: Any, dtype: Any, like: Any) -> Any:
+    """A number as an array without extents, of the library that `like` is of."""
+    if library_of(like) == "torch":
+        import torch
+
+        return torch.tensor(value, dtype=dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype)))
+    return np.asarray(value, dtype=dtype)
+
+
 def size_of(x: Any) -> int:
     """The number of elements."""
     return math.prod(shape_of(x))

@@ -24,8 +24,6 @@ from functools import cache
 from types import CodeType
 from typing import Any
 
-import numpy as np
-
 from . import arrays
 from .operator import OPERATORS, Operator
 
@@ -315,7 +313,7 @@ def record(operator: Operator, operands: Sequence[Any], attributes: tuple[Any, .
     wanted = [v is not None for v in inputs]
     if not recording() or not any(wanted):
         return _wrap(operator.call(*raw, *attributes, None), None)
-    raw = _arrays_of(operator, raw)
+    raw = operator.without_scalars(raw)  # so that gradients know every shape
     names = operator.names(tuple(raw), attributes)
     if operator.composed(names):
         kept = [v if v is not None else o for v, o in zip(inputs, raw, strict=True)]
@@ -333,16 +331,6 @@ def record(operator: Operator, operands: Sequence[Any], attributes: tuple[Any, .
 
     node = _Node(inputs, backward, len(outputs))
     return _wrap(result, node)
-
-
-def _arrays_of(operator: Operator, raw: list[Any]) -> list[Any]:
-    """Scalars as arrays of the other operands' library, so that gradients know their shape."""
-    if all(o is None or arrays.library_of(o) for o in raw):
-        return raw
-    like = next(o for o in raw if o is not None and arrays.library_of(o))
-    if arrays.library_of(like) == "torch":
-        return [o if o is None or arrays.library_of(o) else like.new_tensor(o) for o in raw]
-    return [o if o is None or arrays.library_of(o) else np.asarray(o, like.dtype) for o in raw]
 
 
 def _wrap(result: Any, node: _Node | None) -> Any:

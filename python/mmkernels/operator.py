@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _core
-from .arrays import library_of
+from .arrays import library_of, scalar_like
 from .contract import Contract, Operand, evaluate
 from .errors import BackendError, ContractError, ContractTypeError
 
@@ -174,22 +174,27 @@ class Operator:
         return out
 
     def _as_arrays(self, operands: tuple[Any, ...]) -> list[Any]:
-        """Scalars take the dtype of the array operands of the same type variable; subclasses become arrays."""
+        """NumPy operands for the compiled entry: scalars and subclasses become arrays, misaligned ones copies."""
+        return [
+            o if o is None else _plain(o) if o.flags.aligned else np.array(o, copy=True, subok=False)
+            for o in self.without_scalars(operands)
+        ]
+
+    def without_scalars(self, operands: Sequence[Any]) -> list[Any]:
+        """Numbers as arrays of the others' library, with the dtype that the arrays of their type variable have."""
         contract = self.contract
-        dtypes = {}
-        for kind in (np.generic, np.ndarray):  # arrays have the last word
-            dtypes.update(
-                {a.type: o.dtype for a, o in zip(contract.inputs, operands, strict=True) if isinstance(o, kind)}
-            )
-        result: list[Any] = []
+        if not any(_is_scalar(o) for o in operands):
+            return list(operands)
+        dtypes: dict[str, Any] = {}
+        for wanted in (np.generic, None):  # arrays have the last word
+            for a, o in zip(contract.inputs, operands, strict=True):
+                if o is not None and (isinstance(o, wanted) if wanted else not _is_scalar(o)):
+                    dtypes[a.type] = o.dtype
+        like = next((o for o in operands if o is not None and not _is_scalar(o)), None)
+        result = []
         for a, o in zip(contract.inputs, operands, strict=True):
-            if o is None:
-                result.append(o)
-            elif isinstance(o, np.ndarray):
-                result.append(_plain(o) if o.flags.aligned else np.array(o, copy=True, subok=False))
-            else:
-                default = contract.types.get(a.type, (a.type,))[0]
-                result.append(np.asarray(o, dtype=dtypes.get(a.type, default)))
+            dtype = dtypes.get(a.type, contract.types.get(a.type, (a.type,))[0])
+            result.append(scalar_like(o, dtype, like) if _is_scalar(o) else o)
         return result
 
     def _refuse(self, operands: tuple[Any, ...], out: Any) -> NoReturn:

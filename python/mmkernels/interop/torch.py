@@ -20,12 +20,11 @@ __all__ = ["call"]
 
 def call(operator: Operator, operands: Sequence[Any], attributes: tuple[Any, ...], out: Any) -> Any:
     """Runs an operator on CPU tensors (and Python numbers); differentiable if a tensor requires gradients."""
-    tensors = [o for o in operands if isinstance(o, torch.Tensor)]
     for argument, o in zip(operator.contract.inputs, operands, strict=True):
         if isinstance(o, torch.Tensor):
             _check(operator, argument.name, o)
-    operands = [o if o is None or isinstance(o, torch.Tensor) else tensors[0].new_tensor(o) for o in operands]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+    operands = operator.without_scalars(operands)
+    if torch.is_grad_enabled() and any(o is not None and o.requires_grad for o in operands):
         if out is not None:
             raise ContractTypeError(f"{operator.name}: out= was given; expected none, as an operand requires gradients")
         names = operator.names(tuple(operands), attributes)
