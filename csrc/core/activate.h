@@ -1,12 +1,10 @@
 // The activations that other operators apply to their results: the same functions as the operators of their names.
 #pragma once
 
+#include "activation.h"
 #include "arith.h"
 
 namespace mmk {
-
-// In the order of the contracts' choices: None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu".
-enum class Activation : int64_t { none, relu, leaky_relu, sigmoid, tanh, silu, gelu };
 
 namespace MMK_ISA {
 

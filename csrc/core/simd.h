@@ -57,6 +57,10 @@ template <> struct Integer<uint64_t> {
 
 #define MMK_REGISTERS _Pragma("GCC unroll 16") for (int i = 0; i < Vec<T>::registers; ++i)
 
+#if defined(__AVX512F__)
+MMK_INLINE __mmask16 first_lanes(int64_t n) { return __mmask16((1u << n) - 1); } // 0 <= n < 16
+#endif
+
 template <class T> struct Vec {
     using Reg = typename detail::Register<T>::type;
     static constexpr int per_register = vector_bytes / int(sizeof(T));
@@ -74,15 +78,33 @@ template <class T> struct Vec {
         return v;
     }
     MMK_MEMBER void store(T* p) const { std::memcpy(p, this, sizeof *this); }
-    // The first n lanes; the others are zero.
+    // The first n lanes; the others are zero. Masked where the machine can: a call of memcpy costs as much as forty
+    // lanes.
     MMK_MEMBER static Vec load(const T* p, int64_t n) {
         if (n >= lanes) return load(p);
         Vec v = zero();
+#if defined(__AVX512F__)
+        if constexpr (sizeof(T) == 4) {
+            v.r[0] = (Reg)_mm512_maskz_loadu_epi32(first_lanes(n), p);
+            return v;
+        } else if constexpr (sizeof(T) == 8) {
+            MMK_REGISTERS v.r[i] = (Reg)_mm512_maskz_loadu_epi64(__mmask8(first_lanes(n) >> 8 * i), p + 8 * i);
+            return v;
+        }
+#endif
         std::memcpy(&v, p, size_t(n) * sizeof(T));
         return v;
     }
     MMK_MEMBER void store(T* p, int64_t n) const {
         if (n >= lanes) return store(p);
+#if defined(__AVX512F__)
+        if constexpr (sizeof(T) == 4)
+            return _mm512_mask_storeu_epi32(p, first_lanes(n), (__m512i)r[0]);
+        else if constexpr (sizeof(T) == 8) {
+            MMK_REGISTERS _mm512_mask_storeu_epi64(p + 8 * i, __mmask8(first_lanes(n) >> 8 * i), (__m512i)r[i]);
+            return;
+        }
+#endif
         std::memcpy(p, this, size_t(n) * sizeof(T));
     }
     MMK_MEMBER T lane(int k) const { return r[k / per_register][k % per_register]; }

@@ -228,6 +228,7 @@ class Contract:
         for argument in self.inputs:
             names["has_" + argument.name] = argument.name in operands
         self._bind(operands, names)
+        # Conditions come first: they protect the divisions in shapes such as C//groups.
         for require in self.requires:
             if not evaluate(require.expression, names):
                 raise ContractError(f"{self.name}: " + require.message.format_map(names))
