@@ -150,21 +150,17 @@ template <class T> MMK_INLINE Tile<T> pixel_tile_for(int64_t& rows, int64_t vect
     return pixel_tile_for<T, 1>(rows);
 }
 
-// Sums of rows [0, count) of one panel, in tiles of nearly the machine's best size. `row` has room for the best size
-// more pointers: the last tile may compute its last row several times, into sums that nobody reads.
+// Sums of rows [0, count) of one panel. Tiles have the machine's best size; the last two share what is left. `row` has
+// room for the best size more pointers: the last tile may compute its last row several times, into sums that nobody
+// reads. Other tiles must be full, as the next one adds to the sums behind theirs.
 template <class T> MMK_INLINE void panel_rows(TileWork<T> w, const T** row, int64_t count, int64_t width) {
     constexpr int64_t best = ProductShape<T>::rows;
-    T* const sums = w.sums;
     for (int64_t i = 0; i < best; ++i) row[count + i] = row[count - 1];
-    for (int64_t i = 0; i < count;) {
+    for (int64_t i = 0, rows; i < count; i += rows, w.sums += rows * w.sums_stride) {
         const int64_t left = count - i;
-        int64_t rows = left < best ? left : left < 2 * best && left % best * 2 < best ? (left + 1) / 2 : best;
-        if (left == best) rows = best;
-        const int64_t wanted = rows;
+        rows = left > best && 2 * left < 3 * best ? (left + 3) / 4 * 2 : left < best ? left : best;
         w.row = row + i;
-        w.sums = sums + i * w.sums_stride;
         panel_tile_for<T>(rows, width)(w);
-        i += wanted;
     }
 }
 
