@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import harness
 import pytest
 
+import harness
 from mmkernels import _core
 from mmkernels.contract import Case
 from mmkernels.operator import OPERATORS, Operator

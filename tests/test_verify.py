@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference import noise
 
 import mmkernels as mmk
 from mmkernels import _core, verify
 from mmkernels.operator import OPERATORS
+from reference import noise
 
 
 def test_table_is_complete() -> None:

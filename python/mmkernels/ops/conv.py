@@ -22,7 +22,9 @@ _GEOMETRY = (
 )
 _POSITIVE = (
     Require("stride[0] >= 1 and stride[1] >= 1", "stride is {stride}; expected 1 or more", {"stride": (1, 0)}),
-    Require("dilation[0] >= 1 and dilation[1] >= 1", "dilation is {dilation}; expected 1 or more", {"dilation": (0, 1)}),
+    Require(
+        "dilation[0] >= 1 and dilation[1] >= 1", "dilation is {dilation}; expected 1 or more", {"dilation": (0, 1)}
+    ),
     Require(
         "padding[0] >= 0 and padding[1] >= 0 and padding[2] >= 0 and padding[3] >= 0",
         "padding is {padding}; expected 0 or more",
