@@ -30,19 +30,22 @@ _POSITIVE = (
         "padding is {padding}; expected 0 or more",
         {"padding": (0, 0, -1, 0)},
     ),
-    Require("groups >= 1", "groups is {groups}; expected 1 or more", {"groups": 0}),
+    # The weight's shape, which the contract cannot divide out of no groups.
+    Require("groups >= 1", "groups is {groups}; expected 1 or more", {"groups": 0, "weight": (20, 3, 3, 3)}),
 )
 _DIVIDES_C = Require("C % groups == 0", "groups is {groups}; expected a divisor of C = {C}", {"groups": 5})
-_DIVIDES_K = Require("K % groups == 0", "groups is {groups}; expected a divisor of K = {K}", {"groups": 5})
+_DIVIDES_K = Require("K % groups == 0", "groups is {groups}; expected a divisor of K = {K}", {"groups": 3})
 
 
-def _fits(height: str, width: str, kernel_height: str, kernel_width: str) -> tuple[Require, ...]:
-    """The window is somewhere, and not larger than the bordered input."""
+def _fits(
+    height: str, width: str, kernel_height: str, kernel_width: str, empty: Mapping[str, Any]
+) -> tuple[Require, ...]:
+    """The window is there, and not larger than the bordered input."""
     return (
         Require(
             f"{kernel_height} >= 1 and {kernel_width} >= 1",
             f"the kernel is {{{kernel_height}}} x {{{kernel_width}}}; expected 1 x 1 or more",
-            {},
+            empty,
         ),
         Require(
             f"dilation[0] * ({kernel_height} - 1) < {height} + padding[0] + padding[1] and "
@@ -134,7 +137,7 @@ CONV2D = Contract(
     ),
     attributes=(*_GEOMETRY, Attr("activation", "choice", None, choices=_ACTIVATIONS)),
     lets={name: text for name, text in zip("PQ", _outputs("H", "W", "R", "S").values(), strict=True)},
-    requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S")),
+    requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S", {"R": 0})),
     outputs=(Out("y", "N K P Q"),),
     free=("N",), layout="x", flops="2 * N * K * P * Q * (C // groups) * R * S",
     bound=Bound("dot", depth="C // groups * R * S", ulp=4.0),
@@ -157,7 +160,7 @@ CONV2D_INPUT_GRAD = Contract(
     lets={"C": "D * groups", **_outputs("height", "width", "R", "S")},
     requires=(
         Require("height >= 0 and width >= 0", "the input is {height} x {width}; expected 0 or more", {"height": -1}),
-        *_POSITIVE, _DIVIDES_K, *_fits("height", "width", "R", "S"), _EXTENTS,
+        *_POSITIVE, _DIVIDES_K, *_fits("height", "width", "R", "S", {"S": 0}), _EXTENTS,
     ),
     outputs=(Out("gx", "N C height width"),),
     free=("N",), layout="gy", flops="2 * N * K * P * Q * D * R * S",
@@ -175,7 +178,7 @@ CONV2D_WEIGHT_GRAD = Contract(
     inputs=(Arg("x", "N C H W"), Arg("gy", "N K P Q")),
     attributes=(Attr("kernel", "ints", length=2, doc="rows and columns of the filters"), *_GEOMETRY),
     lets={"R": "kernel[0]", "S": "kernel[1]", **_outputs("H", "W", "R", "S")},
-    requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S"), _EXTENTS),
+    requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S", {"kernel": (0, 3)}), _EXTENTS),
     outputs=(Out("gweight", "K C//groups R S"),),
     flops="2 * N * K * P * Q * (C // groups) * R * S",
     bound=Bound("dot", depth="N * P * Q"),
