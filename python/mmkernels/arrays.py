@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["broadcast_to", "concat", "library_of", "pad", "permute", "reshape", "shape_of", "slice_of", "zeros_like"]
+__all__ = ["broadcast_to", "concat", "library_of", "matrix_transpose", "pad", "permute", "reshape", "shape_of", "slice_of", "zeros_like"]
 
 
 def library_of(x: Any) -> str:
@@ -45,6 +45,12 @@ def reshape(x: Any, shape: Sequence[int]) -> Any:
 def permute(x: Any, axes: Sequence[int]) -> Any:
     """Axis i of the result is axis axes[i] of x."""
     return x.permute(*axes) if library_of(x) == "torch" else x.transpose(tuple(axes))
+
+
+def matrix_transpose(x: Any) -> Any:
+    """x with its last two axes exchanged."""
+    rank = len(x.shape)
+    return permute(x, (*range(rank - 2), rank - 1, rank - 2))
 
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Any:

@@ -1,0 +1,32 @@
+// matmul — matrix products with bias and activation.
+// Computes   matmul  y[s,m,n] = act(sum over k of a[s,m,k] * b[s,k,n] + bias[n])
+//            linear  y[s,o] = act(sum over i of x[s,i] * w[o,i] + bias[o])
+// Shapes     as in ops/matmul.py; the batch extents s broadcast (stride 0)
+// Types      float32, float64
+// Limits     none: empty extents give empty results, an empty sum is +0
+// Algorithm  b is packed in panels of output columns, from whatever strides; rows of a are read in place through an
+//            offset per k (core/products.h). A b that all batches share meets their rows as those of one matrix.
+// Order      k rises; chunks of 256 products
+// Moves      a once for every panel, b once and once more packed
+#pragma once
+
+#include "../core/activation.h"
+#include "../core/dispatch.h"
+
+namespace mmk {
+
+struct Matmul {
+    Tensor a, b, bias, y;
+    Activation activation = Activation::none;
+    MMK_FIELDS(Matmul, a, b, bias, y, activation)
+};
+struct Linear {
+    Tensor x, weight, bias, y;
+    Activation activation = Activation::none;
+    MMK_FIELDS(Linear, x, weight, bias, y, activation)
+};
+
+MMK_OPERATOR(matmul, Matmul)
+MMK_OPERATOR(linear, Linear)
+
+} // namespace mmk
