@@ -1,0 +1,294 @@
+"""What tests/test_laws.py does not say of convolutions: random geometry, semantics, kernels against each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import mmkernels as mmk
+from harness import channels_last, fortran, strided
+from mmkernels import _core
+from mmkernels.operator import OPERATORS
+from mmkernels.ops.conv import conv2d
+from mmkernels.verify import instruction_set
+from reference import conv as reference
+
+Array = NDArray[Any]
+
+input_grad, weight_grad = OPERATORS["conv2d_input_grad"], OPERATORS["conv2d_weight_grad"]
+
+
+def normal(shape: tuple[int, ...], seed: int, dtype: Any = np.float32) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def close(found: Array, wide: Array, magnitude: Array, depth: int) -> None:
+    """A dot product's bound: a chain of at most 256, the chunks, bias and residual; and the activation's roundings."""
+    unit = float(np.finfo(found.dtype).eps) / 2
+    limit = 1.01 * unit * (1.13 * (min(depth, 256) + depth // 128 + 3) * magnitude + 8 * np.abs(wide)) + 1e-300
+    assert found.shape == wide.shape
+    assert (np.abs(found - wide) <= limit).all()
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> dict[str, Any]:
+    """A convolution that exists, small enough for a reference."""
+    groups = draw(st.integers(1, 3))
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 5)))
+    dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 2)))
+    padding = draw(st.tuples(*[st.integers(0, 4)] * 4))
+    least = [
+        max(1, d * (k - 1) + 1 - a - b)
+        for d, k, a, b in zip(dilation, kernel, padding[::2], padding[1::2], strict=True)
+    ]
+    return {
+        "x": (draw(st.integers(1, 3)), groups * draw(st.integers(1, 4)),
+              least[0] + draw(st.integers(0, 8)), least[1] + draw(st.integers(0, 20))),
+        "outputs": groups * draw(st.sampled_from([1, 2, 3, 5, 8, 9, 16, 17, 33])),
+        "kernel": kernel, "stride": stride, "dilation": dilation, "padding": padding, "groups": groups,
+        "activation": draw(st.sampled_from([None, None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu"])),
+        "bias": draw(st.booleans()), "residual": draw(st.booleans()),
+        "layout": draw(st.sampled_from([np.ascontiguousarray, fortran, strided, channels_last])),
+        "dtype": draw(st.sampled_from([np.float32, np.float64])), "seed": draw(st.integers(0, 2**30)),
+    }  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(geometries())
+def test_random_geometry(g: dict[str, Any]) -> None:
+    dtype, layout, seed = g["dtype"], g["layout"], g["seed"]
+    wide = np.float64 if dtype == np.float32 else np.longdouble
+    geometry = {k: g[k] for k in ("stride", "padding", "dilation", "groups")}
+    x = layout(normal(g["x"], seed, dtype))
+    weight = layout(normal((g["outputs"], g["x"][1] // g["groups"], *g["kernel"]), seed + 1, dtype))
+    plain = reference.conv2d(x.astype(wide), weight.astype(wide), activation=None, **geometry)
+    bias = normal((g["outputs"],), seed + 2, dtype) if g["bias"] else None
+    residual = layout(normal(plain.shape, seed + 3, dtype)) if g["residual"] else None
+
+    def widen(a: Array | None) -> Array | None:
+        return None if a is None else a.astype(wide)
+
+    def size(a: Array | None) -> Array | None:
+        return None if a is None else np.abs(a).astype(wide)
+
+    found = conv2d(x, weight, bias, g["stride"], (g["padding"][:2], g["padding"][2:]), g["dilation"], g["groups"],
+                   activation=g["activation"], residual=residual)  # fmt: skip
+    exact = reference.conv2d(
+        widen(x), widen(weight), widen(bias), widen(residual), activation=g["activation"], **geometry
+    )
+    most = reference.conv2d(size(x), size(weight), size(bias), size(residual), activation=None, **geometry)
+    close(found, exact, most, weight[0].size)
+
+    gy = layout(normal(plain.shape, seed + 4, dtype))
+    more = {**geometry, "height": x.shape[2], "width": x.shape[3]}
+    close(
+        input_grad(gy, weight, **more), reference.conv2d_input_grad(widen(gy), widen(weight), **more),
+        reference.conv2d_input_grad(size(gy), size(weight), **more), weight[:, 0].size // g["groups"],
+    )  # fmt: skip
+    more = {**geometry, "kernel": g["kernel"]}
+    close(
+        weight_grad(x, gy, **more), reference.conv2d_weight_grad(widen(x), widen(gy), **more),
+        reference.conv2d_weight_grad(size(x), size(gy), **more), gy[:, 0].size,
+    )  # fmt: skip
+
+
+def test_worked_example() -> None:
+    x = np.array([[9, 4, 1, 2, 2], [1, 1, 1, 0, 4], [1, 2, 1, 0, 6], [1, 0, 0, 2, 2], [9, 6, 7, 4, 4]], np.float32)
+    weight = np.array([[0, 2, 1], [4, 1, 0], [1, 0, 1]], np.float32)
+    assert conv2d(x[None, None], weight[None, None])[0, 0, 0, 0] == 16
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+@pytest.mark.parametrize("columns", range(1, 42))
+def test_every_tile(isa: str, columns: int) -> None:
+    """Integers small enough that every order of summation is exact: whatever tiles are chosen, no row is lost."""
+    draw = np.random.default_rng(columns)
+    x = draw.integers(-4, 5, (1, 3, 2, columns)).astype(np.float32)
+    with instruction_set(isa):
+        for outputs in (1, 2, 3, 4, 5, 6, 7, 8, 9, 31, 33):
+            weight = draw.integers(-4, 5, (outputs, 3, 2, 1)).astype(np.float32)
+            wanted = np.einsum("kcr,ncrq->nkq", weight[..., 0], x)[:, :, None]
+            assert (conv2d(x, weight) == wanted).all()
+            assert (weight_grad(x, wanted, kernel=(2, 1)) == np.einsum("nkq,ncrq->kcr", wanted[:, :, 0], x)[..., None]).all()
+
+
+def chain(products: Array, chunk: int) -> np.float32:
+    """The definition: chains of fma from +0 over chunks, then the chunks in order, then + 0."""
+    total: Any = None
+    for begin in range(0, len(products), chunk):
+        sum = np.float32(0)
+        for a, b in products[begin : begin + chunk]:
+            # a double holds the product; the sum of two doubles, rounded twice, is right here unless it lies on a tie
+            sum = np.float32(float(a) * float(b) + float(sum))
+        total = sum if total is None else np.float32(total + sum)
+    return np.float32(total + np.float32(0))
+
+
+@pytest.mark.parametrize("outputs", [3, 20])
+def test_order_of_the_definition(outputs: int) -> None:
+    """Chunks of whole channels: 28 of them with 9 taps each. Lanes along pixels and along outputs agree."""
+    x, weight = normal((1, 60, 4, 5), 0), normal((outputs, 60, 3, 3), 1)
+    y = conv2d(x, weight, padding=1)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    for k, p, q in ((0, 0, 0), (1, 2, 3), (2, 3, 4)):
+        window = padded[0, :, p : p + 3, q : q + 3].reshape(-1)
+        assert y[0, k, p, q] == chain(np.stack([window, weight[k].reshape(-1)], 1), 28 * 9)
+    gy = normal((1, 40, 4, 5), 2)
+    weight = normal((40, outputs, 3, 3), 3)
+    gx = input_grad(gy, weight, height=4, width=5, padding=(1, 1, 1, 1))
+    around = np.pad(gy, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    for c, h, w in ((0, 0, 0), (2, 1, 2)):
+        window = around[0, :, h : h + 3, w : w + 3][:, ::-1, ::-1].reshape(-1)
+        assert gx[0, c, h, w] == chain(np.stack([window, weight[:, c].reshape(-1)], 1), 28 * 9)
+    gweight = weight_grad(normal((3, 2, 11, 13), 4), normal((3, outputs, 11, 13), 5), kernel=(1, 1))
+    pairs = np.stack([normal((3, 2, 11, 13), 4)[:, 1].reshape(-1), normal((3, outputs, 11, 13), 5)[:, 2].reshape(-1)], 1)
+    assert gweight[2, 1, 0, 0] == chain(pairs, 256)
+
+
+def test_a_filter_does_not_depend_on_its_neighbours() -> None:
+    """Few filters and many take different kernels; each filter's result has the same bits."""
+    x, weight = normal((2, 30, 7, 9), 0), normal((40, 30, 3, 3), 1)
+    whole = conv2d(x, weight, stride=2, padding=1)
+    for part in (slice(0, 1), slice(3, 8), slice(8, 25)):
+        assert (conv2d(x, weight[part], stride=2, padding=1) == whole[:, part]).all()
+
+
+def test_groups_are_convolutions_of_their_own() -> None:
+    x, weight = normal((2, 12, 6, 6), 0), normal((30, 4, 3, 3), 1)
+    whole = conv2d(x, weight, groups=3)
+    parts = [conv2d(x[:, 4 * g : 4 * g + 4], weight[10 * g : 10 * g + 10]) for g in range(3)]
+    assert (whole == np.concatenate(parts, 1)).all()
+
+
+def test_a_batch_is_its_samples() -> None:
+    x, weight, gy = normal((5, 20, 8, 8), 0), normal((24, 20, 3, 3), 1), normal((5, 24, 8, 8), 2)
+    y = conv2d(x, weight, padding=1, activation="silu")
+    geometry = {"height": 8, "width": 8, "padding": (1, 1, 1, 1)}
+    gx = input_grad(gy, weight, **geometry)
+    for i in range(5):
+        assert (conv2d(x[i : i + 1], weight, padding=1, activation="silu") == y[i : i + 1]).all()
+        assert (input_grad(gy[i : i + 1], weight, **geometry) == gx[i : i + 1]).all()
+
+
+@pytest.mark.parametrize("outputs", [3, 19])
+@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu"])
+def test_fused_is_the_composition(activation: str | None, outputs: int) -> None:
+    """Bit for bit; the activation alone is a convolution with the identity, whose sums are exact."""
+    x, weight = normal((2, 5, 6, 7), 0), normal((outputs, 5, 3, 3), 1)
+    bias, residual = normal((outputs,), 2), normal((2, outputs, 6, 7), 3)
+    fused = conv2d(x, weight, bias, padding=1, activation=activation, residual=residual)
+    plain = mmk.add(mmk.add(conv2d(x, weight, padding=1), bias[:, None, None]), residual)
+    identity = np.eye(outputs, dtype=np.float32)[:, :, None, None]
+    assert (fused == conv2d(plain, identity, activation=activation)).all()
+
+
+def test_padding_forms() -> None:
+    x, weight = normal((1, 2, 6, 9), 0), normal((3, 2, 2, 4), 1)
+
+    def same(a: Any, b: Any) -> bool:
+        return bool((conv2d(x, weight, padding=a, dilation=(1, 2)) == conv2d(x, weight, padding=b, dilation=(1, 2))).all())
+
+    assert same("valid", 0) and same(2, (2, 2)) and same((1, 2), ((1, 1), (2, 2))) and same(((0, 1), (3, 2)), (0, 1, 3, 2))
+    assert same("same", ((0, 1), (3, 3)))  # the odd row goes to the end
+    assert conv2d(x, weight, padding="same", dilation=(1, 2)).shape == (1, 3, 6, 9)
+
+
+def test_zeros_of_the_border_meet_the_weights() -> None:
+    """0 * inf is NaN on the border of conv2d; in the input gradient the border takes no part."""
+    x, weight = np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 3, 3), np.float32)
+    for value in (np.inf, np.nan):
+        weight[0, 0, 0, 0] = value
+        y = conv2d(x, weight, padding=1)[0, 0]
+        assert np.isnan(y[0]).all() and np.isnan(y[:, 0]).all()
+        assert (np.isinf if value == np.inf else np.isnan)(y[1:, 1:]).all()
+        gx = input_grad(x, weight, height=3, width=3, padding=(1, 1, 1, 1))[0, 0]
+        assert np.isfinite(gx[2]).all() and np.isfinite(gx[:, 2]).all() and not np.isfinite(gx[:2, :2]).any()
+        # no residue of a stride meets a tap that it does not have
+        gx = input_grad(x, weight, height=6, width=6, stride=(2, 2), padding=(1, 0, 1, 0))[0, 0]
+        assert (~np.isfinite(gx)).sum() == 4
+
+
+def test_weights_that_are_not_finite_change_no_other_channel() -> None:
+    """The kernel for such weights gives the bits of the others."""
+    gy, weight = normal((2, 40, 5, 6), 0), normal((40, 11, 3, 2), 1)
+    geometry = {"height": 9, "width": 13, "stride": (2, 2), "padding": (1, 1, 0, 0)}
+    before = input_grad(gy, weight, **geometry)
+    weight[7, 10, 1, 1] = np.nan
+    after = input_grad(gy, weight, **geometry)
+    assert (after[:, :10] == before[:, :10]).all() and np.isnan(after[:, 10]).any()
+
+
+def test_no_negative_zero() -> None:
+    """-0 + 0 is +0: a sum that begins with +0, and the last addition."""
+    x, weight = np.full((1, 2, 3, 3), -0.0, np.float32), np.ones((9, 2, 1, 1), np.float32)
+    for y in (conv2d(x, weight), conv2d(x, weight[:2]), input_grad(x, weight[:2], height=3, width=3),
+              weight_grad(x, np.ones((1, 3, 3, 3), np.float32), kernel=(1, 1))):  # fmt: skip
+        assert not np.signbit(y).any()
+    assert np.signbit(conv2d(x, weight, residual=conv2d(x, -weight) - np.float32(1e-38))).all()
+
+
+def test_no_channels_no_samples() -> None:
+    bias = np.array([1, -2], np.float32)
+    y = conv2d(np.empty((2, 0, 3, 3), np.float32), np.empty((2, 0, 2, 2), np.float32), bias, activation="relu")
+    assert y.shape == (2, 2, 2, 2) and (y[:, 0] == 1).all() and (y[:, 1] == 0).all()
+    none = weight_grad(np.empty((0, 3, 4, 4), np.float32), np.empty((0, 5, 3, 3), np.float32), kernel=(2, 2))
+    assert none.shape == (5, 3, 2, 2) and (none == 0).all()
+    far = input_grad(np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32), height=3, width=3, stride=(3, 3))
+    assert far[0, 0].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_channels_last() -> None:
+    x, weight = normal((2, 5, 6, 7), 0), normal((9, 5, 3, 3), 1)
+    y = conv2d(channels_last(x), channels_last(weight), residual=normal((2, 9, 4, 5), 2))
+    assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert (y == conv2d(x, weight, residual=normal((2, 9, 4, 5), 2))).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"groups": 2}, "conv2d: groups is 2; expected a divisor of C = 3"),
+        ({"groups": 3, "weight": (4, 1, 3, 3)}, "conv2d: groups is 3; expected a divisor of K = 4"),
+        ({"groups": 0}, "conv2d: groups is 0; expected 1 or more"),
+        ({"weight": (4, 2, 3, 3)}, r"conv2d: weight.shape\[1\] is 2; expected C // groups = 3"),
+        ({"weight": (4, 3, 9, 3)}, "conv2d: the kernel 9 x 3 with dilation .* is larger than the input 6 x 6 with padding"),
+        ({"weight": (4, 3, 0, 3)}, "conv2d: the kernel is 0 x 3; expected 1 x 1 or more"),
+        ({"padding": -1}, "conv2d: padding is .-1, -1, -1, -1.; expected 0 or more"),
+        ({"padding": (1, 2, 3)}, "conv2d: padding is .1, 2, 3.; expected one integer"),
+        ({"padding": "full"}, "conv2d: padding is 'full'; expected 'same', 'valid' or numbers"),
+        ({"padding": "same", "stride": 2}, "conv2d: padding is 'same' and stride is .2, 2.; expected stride 1"),
+        ({"stride": 0}, "conv2d: stride is .0, 0.; expected 1 or more"),
+        ({"stride": (1, 2, 3)}, "conv2d: stride is .1, 2, 3.; expected one integer, or two"),
+        ({"dilation": (1, 0)}, "conv2d: dilation is .1, 0.; expected 1 or more"),
+        ({"activation": "swish"}, "conv2d: activation is 'swish'; expected one of None, 'relu'"),
+        ({"algorithm": "fft"}, "conv2d: algorithm is 'fft'; expected None or 'direct'"),
+        ({"x": (3, 6, 6)}, "conv2d: x has 3 extents .* expected 4: N C H W"),
+        ({"residual": (2, 4, 6, 6)}, r"conv2d: residual.shape\[2\] is 6; expected P = 4"),
+        ({"bias": (3,)}, r"conv2d: bias.shape\[0\] is 3; expected K = 4"),
+    ],
+)
+def test_errors(changed: dict[str, Any], text: str) -> None:
+    shapes = {"x": (2, 3, 6, 6), "weight": (4, 3, 3, 3)}
+    arguments: dict[str, Any] = {**shapes, **changed}
+    for name in ("x", "weight", "bias", "residual"):
+        if name in arguments:
+            arguments[name] = np.zeros(arguments[name], np.float32)
+    with pytest.raises(mmk.ContractError, match="^" + text):
+        conv2d(**arguments)
+
+
+def test_padding_that_is_no_number() -> None:
+    with pytest.raises(mmk.ContractTypeError, match="conv2d: padding is .*; expected an integer"):
+        conv2d(np.zeros((1, 1, 3, 3), np.float32), np.zeros((1, 1, 1, 1), np.float32), padding=0.5)
+
+
+def test_algorithm() -> None:
+    x, weight = normal((1, 3, 5, 5), 0), normal((2, 3, 3, 3), 1)
+    assert (conv2d(x, weight, algorithm="direct") == conv2d(x, weight)).all()
+    assert "lanes along pixels" in mmk.plan("conv2d", x, weight)
