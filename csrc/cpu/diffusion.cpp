@@ -14,8 +14,6 @@ constexpr int64_t block = 1024;  // elements of one sample that stay together
 constexpr int vectors = 4, group = vectors * lanes;
 static_assert(group == philox_block && block % group == 0);
 
-#define MMK_VECTORS _Pragma("GCC unroll 4") for (int j = 0; j < vectors; ++j)
-
 // Samples one after another, each dense, in whatever order of its axes.
 bool dense_samples(const Tensor& t) {
     int64_t last = 0, size = 1;
@@ -69,26 +67,12 @@ template <class T> struct Sample {
     T *x_next, *history;
 };
 
-template <class T> MMK_INLINE void load(const T* from, Vec<T> (&to)[vectors]) {
-    MMK_VECTORS to[j] = Vec<T>::load(from + j * lanes);
-}
-template <class T> MMK_INLINE void store(const Vec<T> (&from)[vectors], T* to) {
-    MMK_VECTORS from[j].store(to + j * lanes);
-}
-// sum += coefficient * term
-template <class T> MMK_INLINE void add_term(T coefficient, const Vec<T> (&term)[vectors], Vec<T> (&sum)[vectors]) {
-    const Vec<T> c(coefficient);
-    MMK_VECTORS sum[j] = fma(c, term[j], sum[j]);
-}
-template <class T> MMK_INLINE void first_term(T coefficient, const Vec<T> (&term)[vectors], Vec<T> (&sum)[vectors]) {
-    const Vec<T> c(coefficient);
-    MMK_VECTORS sum[j] = c * term[j];
-}
 // 64 elements of a sample's noise from i on.
 template <class T> MMK_INLINE void draw(const PhiloxKey& key, int64_t i, T* to) {
     F32x16 values[vectors];
     philox_normal(key, uint64_t(i) / 4, values);
-    MMK_VECTORS {
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) {
         if constexpr (std::is_same_v<T, float>)
             values[j].store(to + j * lanes);
         else
@@ -96,54 +80,37 @@ template <class T> MMK_INLINE void draw(const PhiloxKey& key, int64_t i, T* to) 
     }
 }
 
-// 64 elements from i on; z and masks are already theirs, null if there are none.
+// 16 elements from i on; z and masks are already theirs, null if there are none.
 template <class T> MMK_INLINE void step(const Sample<T>& at, int64_t i, const T* z, const T* masks, const T* row) {
     using V = Vec<T>;
-    V vx[vectors], vy[vectors], sample[vectors], next[vectors], other[vectors];
-    load(at.in[x] + i, vx);
-    load(at.in[y0] + i, vy);
+    const auto given = [&](Input input) { return V::load(at.in[input] + i); };
+    const auto factor = [&](int column) { return V(row[column]); };
+    const V vx = given(x);
+    V y = given(y0);
     if (at.in[y1]) {
-        V difference[vectors];
-        load(at.in[y1] + i, other);
-        MMK_VECTORS difference[j] = other[j] - vy[j];
-        add_term(row[g1], difference, vy);
-        if (at.in[y2]) {
-            load(at.in[y2] + i, difference);
-            MMK_VECTORS difference[j] = difference[j] - other[j];
-            add_term(row[g2], difference, vy);
-        }
+        const V second = given(y1);
+        y = fma(factor(g1), second - y, y);
+        if (at.in[y2]) y = fma(factor(g2), given(y2) - second, y);
     }
-    first_term(row[q], vy, sample);
-    add_term(row[p], vx, sample);
-    const V low(row[lo]), high(row[hi]);
-    MMK_VECTORS sample[j] = clamp(sample[j], low, high);
-    if (at.history) {
-        first_term(row[ha], vx, next);
-        add_term(row[hb], sample, next);
-        add_term(row[hc], vy, next);
-        store(next, at.history + i);
-    }
-    first_term(row[A], vx, next);
-    add_term(row[B], sample, next);
-    add_term(row[E], vy, next);
-    for (int k = 0; k < 4; ++k)
-        if (at.in[h1 + k]) {
-            load(at.in[h1 + k] + i, other);
-            add_term(row[C1 + k], other, next);
-        }
-    if (z) {
-        load(z, other);
-        add_term(row[s], other, next);
-    }
+    const V sample = clamp(fma(factor(p), vx, factor(q) * y), factor(lo), factor(hi));
+    if (at.history) fma(factor(hc), y, fma(factor(hb), sample, factor(ha) * vx)).store(at.history + i);
+    V next = fma(factor(E), y, fma(factor(B), sample, factor(A) * vx));
+    if (at.in[h1]) next = fma(factor(C1), given(h1), next);
+    if (at.in[h2]) next = fma(factor(C2), given(h2), next);
+    if (at.in[h3]) next = fma(factor(C3), given(h3), next);
+    if (at.in[h4]) next = fma(factor(C4), given(h4), next);
+    if (z) next = fma(factor(s), V::load(z), next);
     if (masks) {
-        load(at.in[known] + i, vy);
-        first_term(row[ka], vy, sample);
-        if (z) add_term(row[kb], other, sample);
-        load(masks, vx);
-        const V one(T(1));
-        MMK_VECTORS next[j] = vx[j] * sample[j] + (one - vx[j]) * next[j];
+        const V m = V::load(masks);
+        V kept = factor(ka) * given(known);
+        if (z) kept = fma(factor(kb), V::load(z), kept);
+        next = m * kept + (V(T(1)) - m) * next;
     }
-    store(next, at.x_next + i);
+    next.store(at.x_next + i);
+}
+template <class T>
+MMK_INLINE void step_group(const Sample<T>& at, int64_t i, const T* z, const T* masks, const T* row) {
+    for (int j = 0; j < group; j += lanes) step(at, i + j, z ? z + j : z, masks ? masks + j : masks, row);
 }
 
 template <class T> void step_kernel(const Sample<T>& at, int64_t first, int64_t last, int64_t mask_period, const T* row,
@@ -168,7 +135,7 @@ template <class T> void step_kernel(const Sample<T>& at, int64_t first, int64_t 
             phase = phase + group < mask_period ? phase + group : (phase + group) % mask_period;
         }
         if (n == group) {
-            step(at, i, z, masks, row);
+            step_group(at, i, z, masks, row);
             continue;
         }
         // The last elements of a sample pass through a group of their own.
@@ -181,7 +148,7 @@ template <class T> void step_kernel(const Sample<T>& at, int64_t first, int64_t 
             }
         part.x_next = memory[inputs];
         part.history = at.history ? memory[inputs + 1] : nullptr;
-        step(part, 0, key ? z : part.in[noise], masks, row);
+        step_group(part, 0, key ? z : part.in[noise], masks, row);
         std::memcpy(at.x_next + i, part.x_next, size_t(n) * sizeof(T));
         if (at.history) std::memcpy(at.history + i, part.history, size_t(n) * sizeof(T));
     }
@@ -189,8 +156,9 @@ template <class T> void step_kernel(const Sample<T>& at, int64_t first, int64_t 
 
 template <class T> void add_noise_kernel(const T* x, const T* noise, T alpha, T sigma, T* y, int64_t n) {
     const Vec<T> a(alpha), s(sigma);
-    for (int64_t i = 0; i < n; i += lanes)
-        fma(s, Vec<T>::load(noise + i, n - i), a * Vec<T>::load(x + i, n - i)).store(y + i, n - i);
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) fma(s, Vec<T>::load(noise + i), a * Vec<T>::load(x + i)).store(y + i);
+    if (i < n) fma(s, Vec<T>::load(noise + i, n - i), a * Vec<T>::load(x + i, n - i)).store(y + i, n - i);
 }
 
 // A mask as it lies: [samples or 1][period], the period being the trailing extents that it does not repeat over.
