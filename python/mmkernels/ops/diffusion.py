@@ -11,7 +11,7 @@ from ..arrays import from_numpy, library_of, reshape
 from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
 from ..errors import ContractError, ContractTypeError
 from ..operator import Operator
-from .noise import keys_of, philox_normal
+from .noise import Seed, keys_of, philox_normal
 from .pointwise import add, greater, mul, sub, where
 
 __all__ = ["add_noise", "diffusion_step"]
@@ -217,7 +217,7 @@ def diffusion_step(
     *,
     history: Sequence[Any] = (),
     noise: Any = None,
-    seed: int | Sequence[int] | None = None,
+    seed: Seed | None = None,
     mask: Any = None,
     known: Any = None,
     return_history: bool = False,

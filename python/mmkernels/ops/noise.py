@@ -22,6 +22,7 @@ from ..operator import Operator
 __all__ = ["keys_of", "philox4x32", "philox_fold_in", "philox_normal", "philox_uniform"]
 
 Keys = npt.NDArray[np.uint64]
+Seed = int | Sequence[int] | npt.NDArray[Any]
 
 _SOURCE = "Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011"
 _WORDS = 2**64
@@ -119,7 +120,7 @@ def _words(value: Any, where: str) -> Keys:
     return array.astype(np.uint64, copy=False)
 
 
-def keys_of(seed: int | Sequence[int] | npt.NDArray[Any], n: int, name: str = "keys_of") -> Keys:
+def keys_of(seed: Seed, n: int, name: str = "keys_of") -> Keys:
     """The keys of n samples.
 
     An int s stands for ``philox_fold_in(s, 0 .. n-1)``: a smaller batch has the first keys of a larger one. A sequence
@@ -201,7 +202,7 @@ def _drawn(of: Operator, shape: Sequence[int], seed: Any, offset: Any, dtype: An
 def philox_uniform(
     shape: Sequence[int],
     *,
-    seed: int | Sequence[int],
+    seed: Seed,
     offset: int = 0,
     dtype: str = "float32",
     like: Any = None,
@@ -237,7 +238,7 @@ def philox_uniform(
 def philox_normal(
     shape: Sequence[int],
     *,
-    seed: int | Sequence[int],
+    seed: Seed,
     offset: int = 0,
     dtype: str = "float32",
     like: Any = None,
