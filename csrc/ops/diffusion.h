@@ -11,7 +11,7 @@
 // Shapes     x, y0 .. y2, h1 .. h4, noise, known, results [N *S]; coefficients [N 20] or [1 20]; keys [N]; mask
 //            broadcasts to x; alpha, sigma [N] or [1]
 // Types      float32, float64; drawn noise is float32, widened for float64
-// Limits     none: -inf and inf are no bounds; NaN passes the clamp
+// Limits     none: -inf, inf and NaN are no bounds; NaN passes the clamp; 0 inf is NaN in every term that is there
 // Algorithm  64 elements at a time through all of the above; a block of a sample per task; a mask that repeats inside
 //            a sample is read as it lies; operands of one dense order that no noise or mask is indexed in are walked in
 //            that order, others are packed first
