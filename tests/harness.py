@@ -394,9 +394,11 @@ def law_requires(operator: Operator, dtype: str) -> None:
     contract = operator.contract
     base = contract.cases[0]
     for require in contract.requires:
-        extents = {k: v for k, v in require.broken.items() if k not in {a.name for a in contract.attributes}}
-        attributes = {k: v for k, v in require.broken.items() if k in {a.name for a in contract.attributes}}
-        case = Case("broken", {**base.extents, **extents}, {**base.attributes, **attributes}, base.optional)
+        broken = dict(require.broken)
+        optional = broken.pop("optional", base.optional)  # the optional operands that are given
+        extents = {k: v for k, v in broken.items() if k not in {a.name for a in contract.attributes}}
+        attributes = {k: v for k, v in broken.items() if k in {a.name for a in contract.attributes}}
+        case = Case("broken", {**base.extents, **extents}, {**base.attributes, **attributes}, optional)
         names = case_names(contract, case)
         operands = case_operands(contract, case, dtype)
         given = [operands.get(a.name) for a in contract.inputs]

@@ -64,6 +64,9 @@ template <class F> void binary(const Binary& op, Context& context, F f) {
     });
 }
 
+template <class T> void greater_kernel(const T* a, const T* b, uint8_t* y, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) y[i] = a[i] > b[i];
+}
 template <class T> void where_kernel(const uint8_t* c, const T* a, const T* b, T* y, int64_t n) {
     for (int64_t i = 0; i < n; ++i) y[i] = c[i] ? a[i] : b[i];
 }
@@ -100,6 +103,16 @@ void mul(const Binary& op, Context& context) {
 }
 void div(const Binary& op, Context& context) {
     binary(op, context, [](auto a, auto b) { return a / b; });
+}
+void greater(const Binary& op, Context& context) {
+    visit_float(op.a.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const Dense<T> a(context, op.a), b(context, op.b);
+        const DenseOut<uint8_t> y(context, op.y);
+        parallel_ranges(context, op.y.size(), grain, [&](int64_t begin, int64_t end, int) {
+            greater_kernel(a + begin, b + begin, y + begin, end - begin);
+        });
+    });
 }
 void where(const Where& op, Context& context) {
     visit_float(op.y.dtype, [&](auto zero) {

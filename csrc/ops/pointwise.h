@@ -1,5 +1,6 @@
 // pointwise — what gradients and models need between kernels: arithmetic with broadcasting, selection, sums.
 // Computes   add a + b, sub a - b, mul a * b, div a / b, each correctly rounded; where(c, a, b) = c ? a : b;
+//            greater a > b, false where either is NaN;
 //            sum over any set of axes; mean = sum / count, one division
 // Shapes     as in ops/pointwise.py; operands broadcast as NumPy's do (stride 0)
 // Types      float32, float64; condition bool
@@ -31,6 +32,7 @@ MMK_OPERATOR(add, Binary)
 MMK_OPERATOR(sub, Binary)
 MMK_OPERATOR(mul, Binary)
 MMK_OPERATOR(div, Binary)
+MMK_OPERATOR(greater, Binary)
 MMK_OPERATOR(where, Where)
 MMK_OPERATOR(sum, Reduction)
 MMK_OPERATOR(mean, Reduction)

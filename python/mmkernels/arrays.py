@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BackendError
 
 __all__ = ["broadcast_to", "concat", "library_of", "matrix_transpose", "pad", "permute", "reshape", "shape_of", "slice_of", "zeros_like"]
 
@@ -109,6 +112,20 @@ def scalar_like(value: Any, dtype: Any, like: Any) -> Any:
 
         return torch.tensor(value, dtype=dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype)))
     return np.asarray(value, dtype=dtype)
+
+
+def from_numpy(x: NDArray[Any], like: Any) -> Any:
+    """The same memory as an array of the library that `like` is of; NumPy's stays if that is None or on the tape."""
+    library = "numpy" if like is None else library_of(like)
+    if library == "tape":
+        return from_numpy(x, like.data)
+    if library == "numpy":
+        return x
+    if library == "torch":
+        import torch
+
+        return torch.from_numpy(x)
+    raise BackendError(f"{library or type(like).__name__} arrays cannot be served; expected NumPy or CPU torch")
 
 
 def size_of(x: Any) -> int:

@@ -113,7 +113,8 @@ class Out:
 
 @dataclass(frozen=True)
 class Require:
-    """A condition, the message (with {names}) where it fails, and what to change in the first case to break it."""
+    """A condition, the message (with {names}) where it fails, and what to change in the first case to break it:
+    attributes, extents, or "optional": the optional operands that are given."""
 
     expression: str
     message: str

@@ -33,6 +33,11 @@ def div(a: Array, b: Array, /) -> Array:
     return np.asarray(a / b)
 
 
+def greater(a: Array, b: Array, /) -> Array:
+    """a > b."""
+    return np.asarray(a > b)
+
+
 def where(condition: Array, a: Array, b: Array, /) -> Array:
     """condition ? a : b."""
     return np.where(condition, a, b)

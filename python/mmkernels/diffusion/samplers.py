@@ -447,7 +447,7 @@ class DDPM(Sampler):
         from mmkernels.ops.noise import philox_normal
         from mmkernels.ops.pointwise import add, mul
 
-        z = philox_normal(x.shape, seed=keys, like=x) if noise is None else noise
+        z = philox_normal(x.shape, seed=keys, dtype=x.dtype, like=x) if noise is None else noise
         if known is not None:
             # The kernel's z is scaled by the learned deviation, the known part's must not be: it is noised here.
             known = add_noise(known, z, float(row[_KA]), float(row[_KB]))

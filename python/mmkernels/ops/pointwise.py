@@ -9,7 +9,7 @@ from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out
 from ..errors import ContractError
 from ..operator import Operator
 
-__all__ = ["add", "div", "mean", "mul", "sub", "sum", "where"]
+__all__ = ["add", "div", "greater", "mean", "mul", "sub", "sum", "where"]
 
 _BINARY_CASES = (
     Case("plain", {"S": (2, 3, 4, 5)}),
@@ -33,6 +33,12 @@ ADD = _binary("add", "a + b.", {"a": "gy", "b": "gy"})
 SUB = _binary("sub", "a - b.", {"a": "gy", "b": "mul(gy, -1.0)"})
 MUL = _binary("mul", "a * b.", {"a": "mul(gy, b)", "b": "mul(gy, a)"})
 DIV = _binary("div", "a / b.", {"a": "div(gy, b)", "b": "mul(div(mul(gy, y), b), -1.0)"}, "positive")
+GREATER = Contract(
+    "greater", "a > b; false where either is NaN.",
+    inputs=(Arg("a", "*S", broadcast=("S",)), Arg("b", "*S", broadcast=("S",))),
+    outputs=(Out("y", "*S", "bool"),),
+    free=("S",), layout="a", flops="prod(S)", bound=Bound("exact"), cases=_BINARY_CASES[:4],
+)  # fmt: skip
 WHERE = Contract(
     "where", "condition ? a : b, element by element.",
     inputs=(
@@ -86,7 +92,7 @@ def _dims(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[str, Any
     return {**raw, "dims": tuple(plain)}
 
 
-_add, _sub, _mul, _div, _where = map(Operator, (ADD, SUB, MUL, DIV, WHERE))
+_add, _sub, _mul, _div, _greater, _where = map(Operator, (ADD, SUB, MUL, DIV, GREATER, WHERE))
 _sum, _mean = Operator(SUM, _dims), Operator(MEAN, _dims)
 
 
@@ -132,6 +138,17 @@ def div(a: Any, b: Any, *, out: Any = None) -> Any:
     array([ inf, -inf])
     """
     return _div.call(a, b, out)
+
+
+def greater(a: Any, b: Any, *, out: Any = None) -> Any:
+    """a > b as bool, with broadcasting; false where either is NaN. No gradient flows through it. Stable.
+
+    >>> import numpy as np
+    >>> from mmkernels.ops.pointwise import greater
+    >>> greater(np.array([1.0, 3.0, np.nan]), 2.0)
+    array([False,  True, False])
+    """
+    return _greater.call(a, b, out)
 
 
 def where(condition: Any, a: Any, b: Any, *, out: Any = None) -> Any:
