@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from .. import arrays
 from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out, Require
-from ..errors import ContractError, ContractTypeError
-from ..operator import OPERATORS, Operator
+from ..operator import Operator
+from .noise import keys_of
 
 __all__ = [
     "dropout", "erf", "exp", "gelu", "leaky_relu", "log", "log_softmax", "relu", "sigmoid", "silu", "softmax", "sqrt",
@@ -219,30 +217,6 @@ DROPOUT = Contract(
 )  # fmt: skip
 
 
-def _keys(x: Any, seed: Any) -> Any:
-    """A key per sample in x's library: folded from one int, or given."""
-    if arrays.library_of(x) == "tape":
-        return _keys(x.data, seed)
-    shape = getattr(x, "shape", ())
-    n = int(shape[0]) if len(shape) else 0
-    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
-        if not 0 <= int(seed) < 2**64:
-            raise ContractError(f"dropout: seed is {seed}; expected 0 <= seed < 2**64")
-        keys = OPERATORS["philox_fold_in"](np.full(n, seed, np.uint64), np.arange(n, dtype=np.uint64))
-    elif arrays.library_of(seed) in ("", "numpy"):
-        try:
-            keys = np.asarray(seed, np.uint64)
-        except (OverflowError, TypeError, ValueError):
-            raise ContractTypeError(f"dropout: seed is {seed!r}; expected an int, or one per sample") from None
-    else:
-        return seed
-    if arrays.library_of(x) == "torch":
-        import torch
-
-        return torch.from_numpy(keys)
-    return keys
-
-
 _relu, _sigmoid, _tanh, _silu, _exp, _log, _sqrt, _erf = map(
     Operator, (RELU, SIGMOID, TANH, SILU, EXP, LOG, SQRT, ERF)
 )
@@ -322,8 +296,9 @@ def gelu(x: Any, approximate: Literal["none", "tanh"] = "none", *, out: Any = No
 def exp(x: Any, *, out: Any = None) -> Any:
     """Exponential function; see relu. Provisional.
 
-    >>> import numpy as np, mmkernels as mmk
-    >>> mmk.exp(np.array([0.0, -np.inf]))
+    >>> import numpy as np
+    >>> from mmkernels.ops.activation import exp
+    >>> exp(np.array([0.0, -np.inf]))
     array([1., 0.])
     """
     return _exp.call(x, out)
@@ -332,8 +307,9 @@ def exp(x: Any, *, out: Any = None) -> Any:
 def log(x: Any, *, out: Any = None) -> Any:
     """Natural logarithm: -inf at 0, NaN below; see relu. Provisional.
 
-    >>> import numpy as np, mmkernels as mmk
-    >>> mmk.log(np.array([1.0, 0.0]))
+    >>> import numpy as np
+    >>> from mmkernels.ops.activation import log
+    >>> log(np.array([1.0, 0.0]))
     array([  0., -inf])
     """
     return _log.call(x, out)
@@ -342,8 +318,9 @@ def log(x: Any, *, out: Any = None) -> Any:
 def sqrt(x: Any, *, out: Any = None) -> Any:
     """Square root, correctly rounded: NaN below 0; see relu. Provisional.
 
-    >>> import numpy as np, mmkernels as mmk
-    >>> mmk.sqrt(np.array([4.0, 2.25]))
+    >>> import numpy as np
+    >>> from mmkernels.ops.activation import sqrt
+    >>> sqrt(np.array([4.0, 2.25]))
     array([2. , 1.5])
     """
     return _sqrt.call(x, out)
@@ -352,8 +329,9 @@ def sqrt(x: Any, *, out: Any = None) -> Any:
 def erf(x: Any, *, out: Any = None) -> Any:
     """Error function; see relu. Provisional.
 
-    >>> import numpy as np, mmkernels as mmk
-    >>> mmk.erf(np.array([0.0, np.inf]))
+    >>> import numpy as np
+    >>> from mmkernels.ops.activation import erf
+    >>> erf(np.array([0.0, np.inf]))
     array([0., 1.])
     """
     return _erf.call(x, out)
@@ -396,4 +374,6 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, seed: int | Sequen
     >>> mmk.dropout(np.ones(3), training=False, seed=1)
     array([1., 1., 1.])
     """
-    return _dropout.call(x, _keys(x, seed), p if training else 0.0, out)
+    shape = getattr(x, "shape", ())
+    keys = arrays.from_numpy(keys_of(seed, int(shape[0]) if len(shape) else 0, "dropout"), x)
+    return _dropout.call(x, keys, p if training else 0.0, out)
