@@ -106,4 +106,15 @@ void* pack(Context& context, const Tensor& x) {
     return t.data;
 }
 
+bool same_dense(const Tensor& a, const Tensor& b) {
+    int64_t largest = 0, size = 1;
+    for (int i = 0; i < b.rank; ++i) {
+        if (b.extent[i] == 1) continue;
+        if (a.stride[i] != b.stride[i] || b.stride[i] <= 0) return false;
+        largest += (b.extent[i] - 1) * b.stride[i];
+        size *= b.extent[i];
+    }
+    return largest == size - 1;
+}
+
 } // namespace mmk

@@ -28,17 +28,6 @@ bool one_value(const Tensor& t) {
         if (t.extent[i] != 1 && t.stride[i] != 0) return false;
     return true;
 }
-// Dense in the same order of axes, whatever that order is: element k of one lies beside element k of the other.
-bool same_dense(const Tensor& a, const Tensor& y) {
-    int64_t largest = 0, size = 1;
-    for (int i = 0; i < y.rank; ++i) {
-        if (y.extent[i] == 1) continue;
-        if (a.stride[i] != y.stride[i] || y.stride[i] <= 0) return false;
-        largest += (y.extent[i] - 1) * y.stride[i];
-        size *= y.extent[i];
-    }
-    return largest == size - 1;
-}
 
 template <class F> void binary(const Binary& op, Context& context, F f) {
     visit_float(op.y.dtype, [&](auto zero) {

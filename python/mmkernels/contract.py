@@ -330,7 +330,7 @@ class Contract:
             for token, extent in [*zip(before, shape[: len(before)], strict=True), *zip(after, back, strict=True)]:
                 if token.isidentifier() and token not in {*names, *a.broadcast, *self.lets}:
                     names[token] = extent
-            if pack is not None:
+            if pack is not None and pack not in self.lets:
                 packs.setdefault(pack, []).append((a, shape[len(before) : len(shape) - len(after)]))
         for pack, members in packs.items():
             strict = [(a, s) for a, s in members if pack not in a.broadcast]

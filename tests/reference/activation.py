@@ -15,6 +15,11 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
+# silu and gelu are at -inf what they tend to, and so are their slopes at both infinities: the formulas' -inf * 0 is no
+# value of theirs. Beyond this number they are at their limits in every dtype.
+_FAR = 1e4
+
+
 def relu(x: Array, /) -> Array:
     """x > 0 ? x : +0; NaN stays NaN."""
     return np.where((x > 0) | np.isnan(x), x, np.zeros_like(x))
@@ -64,12 +69,14 @@ def tanh_grad(y: Array, gy: Array, /) -> Array:
 @np.errstate(all="ignore")
 def silu(x: Array, /) -> Array:
     """x * sigmoid(x)."""
+    x = np.maximum(x, -_FAR)
     return np.asarray(x * sigmoid(x))
 
 
 @np.errstate(all="ignore")
 def silu_grad(x: Array, gy: Array, /) -> Array:
     """gy * sigmoid(x) * (1 + x * sigmoid(-x))."""
+    x = np.clip(x, -_FAR, _FAR)
     return np.asarray(gy * sigmoid(x) * (1 + x * sigmoid(-x)))
 
 
@@ -87,6 +94,7 @@ def _normal_distribution(x: Array) -> Array:
 @np.errstate(all="ignore")
 def gelu(x: Array, /, *, approximate: str) -> Array:
     """x * Phi(x), or x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, arXiv 1606.08415)."""
+    x = np.maximum(x, -_FAR)
     if approximate == "none":
         return np.asarray(x * _normal_distribution(x))
     if approximate == "tanh":
@@ -97,6 +105,7 @@ def gelu(x: Array, /, *, approximate: str) -> Array:
 @np.errstate(all="ignore")
 def gelu_grad(x: Array, gy: Array, /, *, approximate: str) -> Array:
     """gy * (F(x) + x * F'(x)), F being the factor of x in gelu."""
+    x = np.clip(x, -_FAR, _FAR)
     if approximate == "none":
         density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
         return np.asarray(gy * (_normal_distribution(x) + x * density))

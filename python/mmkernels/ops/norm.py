@@ -1,0 +1,211 @@
+"""Normalisation of groups of channels and of trailing extents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out, Require
+from ..errors import ContractError
+from ..operator import Operator
+
+__all__ = ["group_norm", "layer_norm"]
+
+ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")
+_EPS = Attr("eps", "float", 1e-5, doc="added to the variance")
+_EPS_POSITIVE = Require("eps >= 0", "eps is {eps}; expected 0 or more", broken={"eps": -1.0})
+_NUM_GROUPS = Attr("num_groups", "int", doc="how many groups the channels are cut into")
+_DIVIDES = Require(
+    "num_groups >= 1 and C % num_groups == 0", "num_groups is {num_groups}; expected a divisor of C = {C}",
+    broken={"num_groups": 5},
+)  # fmt: skip
+
+
+def _normalised(o: Any, x: Any, axis: int, extents: tuple[int, ...]) -> tuple[Any, Any]:
+    """(x - mean) / sqrt(var + eps) of x, seen with these extents, along an axis; and the factor."""
+    x = o.reshape(x, extents)
+    centred = o.sub(x, o.mean(x, dims=(axis,), keepdim=True))
+    variance = o.mean(o.mul(centred, centred), dims=(axis,), keepdim=True)
+    factor = o.div(1.0, o.sqrt(o.add(variance, o.eps)))
+    return o.mul(centred, factor), factor
+
+
+def _operand_gradient(o: Any, normalised: Any, factor: Any, g: Any, axis: int) -> Any:
+    """From the gradient g of the normalised values: g without its mean and without its part along them."""
+    mean = o.mean(g, dims=(axis,), keepdim=True)
+    part = o.mul(normalised, o.mean(o.mul(g, normalised), dims=(axis,), keepdim=True))
+    return o.mul(factor, o.sub(o.sub(g, mean), part))
+
+
+# ---- group_norm -----------------------------------------------------------------------------------------------------
+
+
+def _group_norm_unfused(o: Any) -> Any:
+    y = o.group_norm(o.x, o.weight, o.bias, num_groups=o.num_groups, eps=o.eps)
+    per_channel = (o.N, o.C, *(1 for _ in o.S))
+    if o.scale is not None:
+        y = o.mul(y, o.reshape(o.add(o.scale, 1.0), per_channel))
+    if o.shift is not None:
+        y = o.add(y, o.reshape(o.shift, per_channel))
+    return y if o.activation is None else o[o.activation](y)
+
+
+def _group_norm_grad_unfused(o: Any) -> Any:
+    grouped, whole = (o.N, o.num_groups, o.M), (o.N, o.C, *o.S)
+    others = (0, *range(2, len(whole)))
+    normalised, factor = _normalised(o, o.x, 2, grouped)
+    g = o.gy if o.weight is None else o.mul(o.gy, o.reshape(o.weight, (o.C, *(1 for _ in o.S))))
+    gx = o.reshape(_operand_gradient(o, normalised, factor, o.reshape(g, grouped), 2), whole)
+    products = o.mul(o.gy, o.reshape(normalised, whole))
+    return gx, o.sum(products, dims=others), o.sum(o.gy, dims=others)
+
+
+_GROUP_CASES = (
+    Case("affine", {"N": 2, "C": 12, "S": (5, 7)}, {"num_groups": 3}, ("weight", "bias")),
+    Case("plain, one channel a group", {"N": 3, "C": 4, "S": (6, 6)}, {"num_groups": 4, "eps": 1e-3}),
+    Case("one group, odd", {"N": 2, "C": 5, "S": (3, 37)}, {"num_groups": 1}, ("bias",)),
+    Case("no spatial extent", {"N": 4, "C": 36, "S": ()}, {"num_groups": 2}, ("weight",)),
+    Case("three spatial extents", {"N": 1, "C": 6, "S": (2, 9, 15)}, {"num_groups": 2}, ("weight", "bias")),
+)
+GROUP_NORM = Contract(
+    "group_norm", "activation((1 + scale) * ((x - mean) / sqrt(var + eps) * weight + bias) + shift).",
+    inputs=(
+        Arg("x", "N C *S"),
+        Arg("weight", "C", optional=True), Arg("bias", "C", optional=True),
+        Arg("scale", "N C", optional=True), Arg("shift", "N C", optional=True),
+    ),
+    attributes=(_NUM_GROUPS, _EPS, Attr("activation", "choice", None, choices=ACTIVATIONS)),
+    outputs=(Out("y", "N C *S"),), requires=(_DIVIDES, _EPS_POSITIVE), lets={"M": "C // num_groups * prod(S)"},
+    free=("N",), layout="x", flops="8*N*C*prod(S)", bound=Bound("norm", depth="M"),
+    vjp={"x weight bias": "group_norm_grad(x, gy, weight, num_groups=num_groups, eps=eps)"},
+    composition=_group_norm_unfused, composed_when="has_scale or has_shift or activation is not None",
+    cases=(
+        *_GROUP_CASES,
+        Case("adaptive", {"N": 2, "C": 6, "S": (4, 5)}, {"num_groups": 2, "activation": "silu"},
+             ("weight", "bias", "scale", "shift")),
+        Case("scale alone", {"N": 2, "C": 6, "S": (11,)}, {"num_groups": 3, "activation": "leaky_relu"}, ("scale",)),
+        Case("shift alone", {"N": 2, "C": 4, "S": (3, 3)}, {"num_groups": 2, "activation": "gelu"}, ("shift", "bias")),
+        Case("empty", {"N": 2, "C": 4, "S": (0, 3)}, {"num_groups": 2}),
+        Case("U-Net", {"N": 2, "C": 320, "S": (64, 64)}, {"num_groups": 32, "activation": "silu"}, ("weight", "bias"),
+             bench=True),
+    ),
+    source="Wu and He, arXiv 1803.08494; scale and shift: Dhariwal and Nichol, arXiv 2105.05233",
+)  # fmt: skip
+GROUP_NORM_GRAD = Contract(
+    "group_norm_grad", "Gradients of group_norm without scale, shift and activation.",
+    inputs=(Arg("x", "N C *S"), Arg("gy", "N C *S"), Arg("weight", "C", optional=True)),
+    attributes=(_NUM_GROUPS, _EPS),
+    outputs=(Out("gx", "N C *S"), Out("gweight", "C"), Out("gbias", "C")),
+    requires=(_DIVIDES, _EPS_POSITIVE), lets={"M": "C // num_groups * prod(S)"},
+    layout="x", flops="16*N*C*prod(S)", bound=Bound("norm_grad", depth="M"),
+    composition=_group_norm_grad_unfused,
+    cases=(
+        *(Case(c.name, c.extents, c.attributes, tuple(n for n in c.optional if n == "weight")) for c in _GROUP_CASES),
+        Case("many samples", {"N": 150, "C": 20, "S": (2, 2)}, {"num_groups": 5}, ("weight",)),
+        Case("empty planes", {"N": 2, "C": 4, "S": (0, 3)}, {"num_groups": 2}),
+        Case("no samples", {"N": 0, "C": 4, "S": (2,)}, {"num_groups": 2}, ("weight",)),
+        Case("U-Net", {"N": 2, "C": 320, "S": (64, 64)}, {"num_groups": 32}, ("weight",), bench=True),
+    ),
+)  # fmt: skip
+
+# ---- layer_norm -----------------------------------------------------------------------------------------------------
+
+
+def _layer_norm_grad_unfused(o: Any) -> Any:
+    rows, leading = (o.S[: len(o.S) - o.axes]), tuple(range(len(o.S) - o.axes))
+    flat = (*rows, o.M)
+    normalised, factor = _normalised(o, o.x, len(rows), flat)
+    g = o.gy if o.weight is None else o.mul(o.gy, o.weight)
+    gx = o.reshape(_operand_gradient(o, normalised, factor, o.reshape(g, flat), len(rows)), o.S)
+    return gx, o.sum(o.mul(o.gy, o.reshape(normalised, o.S)), dims=leading), o.sum(o.gy, dims=leading)
+
+
+_AXES = Attr("axes", "int", doc="how many trailing extents are normalised")
+_AXES_THERE = Require("1 <= axes <= len(S)", "axes is {axes}; expected 1 or more trailing extents of {S}",
+                      broken={"axes": 9})  # fmt: skip
+_ROWS = {"D": "S[len(S)-axes:]", "M": "prod(D)"}
+_LAYER_CASES = (
+    Case("affine", {"S": (2, 5, 48)}, {"axes": 1}, ("weight", "bias")),
+    Case("odd rows, plain", {"S": (7, 197)}, {"axes": 1, "eps": 1e-6}),
+    Case("two axes", {"S": (3, 4, 5, 7)}, {"axes": 2}, ("weight", "bias")),
+    Case("everything", {"S": (6, 50)}, {"axes": 2}, ("weight",)),
+    Case("many rows", {"S": (130, 3)}, {"axes": 1}, ("weight",)),
+    Case("no rows", {"S": (0, 4)}, {"axes": 1}, ("weight",)),
+    Case("empty rows", {"S": (3, 0)}, {"axes": 1}),
+    Case("ViT-B", {"S": (8, 197, 768)}, {"axes": 1}, ("weight", "bias"), bench=True),
+)
+LAYER_NORM = Contract(
+    "layer_norm", "(x - mean) / sqrt(var + eps) * weight + bias over the trailing extents.",
+    inputs=(Arg("x", "*S"), Arg("weight", "*D", optional=True), Arg("bias", "*D", optional=True)),
+    attributes=(_AXES, _EPS), outputs=(Out("y", "*S"),), requires=(_AXES_THERE, _EPS_POSITIVE), lets=_ROWS,
+    layout="x", flops="8*prod(S)", bound=Bound("norm", depth="M"),
+    vjp={"x weight bias": "layer_norm_grad(x, gy, weight, axes=axes, eps=eps)"},
+    cases=_LAYER_CASES, source="Ba, Kiros and Hinton, arXiv 1607.06450",
+)  # fmt: skip
+LAYER_NORM_GRAD = Contract(
+    "layer_norm_grad", "Gradients of layer_norm.",
+    inputs=(Arg("x", "*S"), Arg("gy", "*S"), Arg("weight", "*D", optional=True)),
+    attributes=(_AXES, _EPS), outputs=(Out("gx", "*S"), Out("gweight", "*D"), Out("gbias", "*D")),
+    requires=(_AXES_THERE, _EPS_POSITIVE), lets=_ROWS,
+    layout="x", flops="16*prod(S)", bound=Bound("norm_grad", depth="M"), composition=_layer_norm_grad_unfused,
+    cases=tuple(
+        Case(c.name, c.extents, c.attributes, tuple(n for n in c.optional if n == "weight"), c.bench)
+        for c in _LAYER_CASES
+    ),
+)  # fmt: skip
+
+
+def _plain_axes(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[str, Any]:
+    """A shape stands for its number of extents, once it is known to be that of x's last ones."""
+    wanted = raw["axes"]
+    if isinstance(wanted, int):
+        return raw
+    wanted, shape = tuple(wanted), operands["x"].shape
+    if not wanted or shape[-len(wanted) :] != wanted:
+        raise ContractError(f"normalized_shape is {wanted}; expected the last extents of x.shape = {shape}")
+    return {**raw, "axes": len(wanted)}
+
+
+_group_norm, _group_norm_grad = Operator(GROUP_NORM), Operator(GROUP_NORM_GRAD)
+_layer_norm, _layer_norm_grad = Operator(LAYER_NORM, _plain_axes), Operator(LAYER_NORM_GRAD)
+
+
+def group_norm(
+    x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *,
+    scale: Any = None, shift: Any = None, activation: str | None = None, out: Any = None,
+) -> Any:  # fmt: skip
+    """Normalises each group of channels to mean 0 and variance 1 (Wu and He, arXiv 1803.08494).
+
+    The result is ``activation((1 + scale) * ((x - mean) / sqrt(var + eps) * weight + bias) + shift)``: mean and biased
+    variance are those of a sample's group. x is (N, C, ...), weight and bias (C,), scale and shift (N, C); float32 or
+    float64, all of one dtype. ``activation`` is None, "relu", "leaky_relu" (slope 0.01), "sigmoid", "tanh", "silu" or
+    "gelu". The fused form has the bits of the separate operators. Raises ContractError if num_groups does not divide C
+    or shapes disagree, ContractTypeError for other dtypes. Stable.
+
+    >>> import numpy as np, mmkernels as mmk
+    >>> x = np.array([[[1.0, 3.0], [10.0, 30.0]]])
+    >>> mmk.group_norm(x, 2, eps=0.0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+    return _group_norm.call(x, weight, bias, scale, shift, num_groups, eps, activation, out)
+
+
+def layer_norm(
+    x: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5, *,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """Normalises over the last extents of x to mean 0 and variance 1 (Ba, Kiros and Hinton, arXiv 1607.06450).
+
+    ``normalized_shape`` are those extents, an int for one; weight and bias have that shape. The result is
+    ``(x - mean) / sqrt(var + eps) * weight + bias`` with the biased variance; float32 or float64, all of one dtype.
+    Raises ContractError if x does not end in normalized_shape or shapes disagree, ContractTypeError for other dtypes.
+    Stable.
+
+    >>> import numpy as np, mmkernels as mmk
+    >>> mmk.layer_norm(np.array([[1.0, 3.0], [10.0, 30.0]]), (2,), eps=0.0)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    return _layer_norm.call(x, weight, bias, shape, eps, out)
