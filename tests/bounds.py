@@ -74,6 +74,14 @@ def dot(call: Call) -> list[Array]:
     return [scale * m + 2 * call.ulp * call.unit * np.abs(y) for m, y in zip(terms, call.results, strict=True)]
 
 
+def chain(call: Call) -> list[Array]:
+    """Terms added one after another: depth of them at most."""
+    scale = call.depth * call.unit
+    return [
+        scale * np.abs(m) + 2 * call.ulp * call.unit * np.abs(y) for m, y in zip(call.magnitude(), call.results, strict=True)
+    ]
+
+
 def allowed(kind: str, call: Call, tiny: float) -> list[Array]:
     """The bound of this kind; `tiny` is the smallest subnormal of the results' dtype, which roundings may cost."""
     with np.errstate(all="ignore"):
