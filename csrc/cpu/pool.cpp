@@ -276,6 +276,20 @@ template <class T> void scatter_plane(const T* gy, const int64_t* indices, int64
     for (int64_t i = 0; i < windows; ++i)
         if (uint64_t(indices[i]) < uint64_t(size)) gx[indices[i]] = gx[indices[i]] + gy[i];
 }
+// Channels [c, c + n) of one sample, channels last.
+template <class T>
+void scatter_channels(const T* gy, const int64_t* indices, int64_t windows, T* gx, int64_t size, int64_t channels,
+                      int64_t n) {
+    for (int64_t i = 0; i < size; ++i)
+        for (int64_t c = 0; c < n; ++c) gx[i * channels + c] = 0;
+    for (int64_t i = 0; i < windows; ++i)
+        for (int64_t c = 0; c < n; ++c) {
+            const int64_t at = i * channels + c;
+            if (uint64_t(indices[at]) >= uint64_t(size)) continue;
+            T& sum = gx[indices[at] * channels + c];
+            sum = sum + gy[at];
+        }
+}
 template <class T> void gather_plane(const T* ggx, const int64_t* indices, int64_t windows, T* y, int64_t size) {
     for (int64_t i = 0; i < windows; ++i) y[i] = uint64_t(indices[i]) < uint64_t(size) ? ggx[indices[i]] : T(0);
 }
@@ -297,13 +311,28 @@ void max_pool2d(const MaxPool2d& op, Context& context) {
 }
 
 void max_pool2d_grad(const MaxPool2dGrad& op, Context& context) {
-    context.chose("plane", "windows may choose any element");
     visit_float(op.gx.dtype, [&](auto zero) {
         using T = decltype(zero);
+        const int64_t planes = op.gx.size(0, 2), size = op.gx.size(2, 4), windows = op.gy.size(2, 4);
+        if (has_channels_last(op.gy) && channels_last_view(op.indices).contiguous()) {
+            context.chose("channels", "gy and indices are channels-last");
+            const int64_t channels = op.gx.extent[1], blocks = (channels + lanes - 1) / lanes;
+            const Tensor gy_view = channels_last_view(op.gy), indices_view = channels_last_view(op.indices),
+                         gx_view = channels_last_view(op.gx);
+            const Dense<T> gy(context, gy_view);
+            const Dense<int64_t> indices(context, indices_view);
+            const DenseOut<T> gx(context, gx_view);
+            parallel_for(context, op.gx.extent[0] * blocks, [&](int64_t task, int) {
+                const int64_t sample = task / blocks, c = task % blocks * lanes, from = sample * windows * channels + c;
+                scatter_channels(gy + from, indices + from, windows, gx + (sample * size * channels + c), size, channels,
+                                 smaller(lanes, channels - c));
+            });
+            return;
+        }
+        context.chose("plane", "windows may choose any element");
         const Dense<T> gy(context, op.gy);
         const Dense<int64_t> indices(context, op.indices);
         const DenseOut<T> gx(context, op.gx);
-        const int64_t planes = op.gx.size(0, 2), size = op.gx.size(2, 4), windows = op.gy.size(2, 4);
         parallel_ranges(context, planes, 1 + grain / (1 + size + windows), [&](int64_t begin, int64_t end, int) {
             for (int64_t i = begin; i < end; ++i)
                 scatter_plane(gy + i * windows, indices + i * windows, windows, gx + i * size, size);
