@@ -76,10 +76,8 @@ def dot(call: Call) -> list[Array]:
 
 def chain(call: Call) -> list[Array]:
     """Terms added one after another: depth of them at most."""
-    scale = call.depth * call.unit
-    return [
-        scale * np.abs(m) + 2 * call.ulp * call.unit * np.abs(y) for m, y in zip(call.magnitude(), call.results, strict=True)
-    ]
+    scale, rounding = call.depth * call.unit, 2 * call.ulp * call.unit
+    return [scale * np.abs(m) + rounding * np.abs(y) for m, y in zip(call.magnitude(), call.results, strict=True)]
 
 
 def allowed(kind: str, call: Call, tiny: float) -> list[Array]:

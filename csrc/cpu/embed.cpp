@@ -41,7 +41,8 @@ int64_t part_count(int64_t threads, int64_t rows, int64_t work) {
     return most < worth ? most : worth;
 }
 
-// ---- waves ---------------------------------------------------------------------------------------------------------------
+// ---- waves
+// ---------------------------------------------------------------------------------------------------------------
 
 constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33; // ln(2); 33 bits in the first
 
@@ -101,7 +102,8 @@ void sinusoidal(const SinusoidalFeatures& op, Context& context, const float* t, 
     double* const steps = context.scratch<double>(padded); // quarter turns per unit of t
     const double log_period = table_log(op.max_period);
     for (int64_t i = 0; i < padded; ++i)
-        steps[i] = i < half ? table_exp(-(log_period * double(i)) / (double(half) - op.shift)) * 0x1.45f306dc9c883p-1 : 0;
+        steps[i] =
+            i < half ? table_exp(-(log_period * double(i)) / (double(half) - op.shift)) * 0x1.45f306dc9c883p-1 : 0;
     parallel_ranges(context, op.y.extent[0], 1 + waves_grain / (1 + dim), [&](int64_t begin, int64_t end, int) {
         for (int64_t n = begin; n < end; ++n) {
             const F64x16 time{double(t[n])};
@@ -119,7 +121,8 @@ void sinusoidal(const SinusoidalFeatures& op, Context& context, const double* t,
         for (int64_t n = begin; n < end; ++n) {
             double *const first = y + n * dim, *const second = first + half;
             for (int64_t i = 0; i < half; ++i) {
-                const long double angle = t[n] * __builtin_powl(op.max_period, -(long double)i / (half - (long double)op.shift));
+                const long double angle =
+                    t[n] * __builtin_powl(op.max_period, -(long double)i / (half - (long double)op.shift));
                 (sine_first ? first : second)[i] = double(__builtin_sinl(angle));
                 (sine_first ? second : first)[i] = double(__builtin_cosl(angle));
             }

@@ -30,11 +30,10 @@ template <class Op> Windows windows_of(const Op& op, const Tensor& x, const Tens
     const auto axis = [&](int i) {
         return Axis{x.extent[2 + i], y.extent[2 + i], op.kernel[i], op.stride[i], op.padding[i], 1};
     };
-    return {x.extent[0] * x.extent[1], x.extent[1],         axis(0), axis(1),
-            op.count_include_pad != 0, op.divisor_override};
+    return {x.extent[0] * x.extent[1], x.extent[1], axis(0), axis(1), op.count_include_pad != 0, op.divisor_override};
 }
 int64_t rows_per_task(const Windows& w, int64_t row) {
-    return 1 + grain / (1 + row * w.columns.outputs * w.rows.kernel * w.columns.kernel);
+    return 1 + grain / (1 + row * w.columns.outputs * w.rows.most_taps() * w.columns.most_taps());
 }
 
 // The divisors of one row of windows; rows differ at the borders only.
@@ -46,17 +45,17 @@ template <class T> struct Divisors {
         const int64_t counted = w.counted(w.rows, p);
         if (counted == rows_counted) return;
         rows_counted = counted;
-        for (int64_t q = 0; q < w.columns.outputs; ++q)
-            row[q] = w.divisor<T>(counted, w.counted(w.columns, q));
+        for (int64_t q = 0; q < w.columns.outputs; ++q) row[q] = w.divisor<T>(counted, w.counted(w.columns, q));
         for (int64_t q = w.columns.outputs; q < up_to_lanes(w.columns.outputs); ++q) row[q] = T(1);
     }
 };
 
-// ---- rows ----------------------------------------------------------------------------------------------------------------
+// ---- rows
+// ----------------------------------------------------------------------------------------------------------------
 
 template <int Rows, int Taps, class T>
-MMK_INLINE void average_row(const T* const* lines, int64_t rows, const int64_t* offsets, int64_t taps, const T* divisors,
-                            int64_t outputs, T* y, const T* end) {
+MMK_INLINE void average_row(const T* const* lines, int64_t rows, const int64_t* offsets, int64_t taps,
+                            const T* divisors, int64_t outputs, T* y, const T* end) {
     for (int64_t q = 0; q < outputs; q += lanes) {
         Vec<T> sum = Vec<T>::zero();
         if constexpr (Taps != 0) {
@@ -86,7 +85,7 @@ template <class T> struct AverageRows {
     };
     Scratch take(Context& context) const {
         return {context.scratch<T>(slots * lines.size()), context.scratch<T>(up_to_lanes(w.columns.outputs)),
-                context.scratch<int64_t>(slots), context.scratch<const T*>(w.rows.kernel)};
+                context.scratch<int64_t>(slots), context.scratch<const T*>(w.rows.most_taps())};
     }
 
     void run(int64_t begin, int64_t end, const Scratch& scratch) const {
@@ -121,7 +120,8 @@ template <class T> struct AverageRows {
     }
 };
 
-// ---- channels last -------------------------------------------------------------------------------------------------------
+// ---- channels last
+// -------------------------------------------------------------------------------------------------------
 
 template <class T> struct AverageChannels {
     const Windows w;
@@ -152,7 +152,8 @@ template <class T> struct AverageChannels {
     }
 };
 
-// ---- gradient ------------------------------------------------------------------------------------------------------------
+// ---- gradient
+// ------------------------------------------------------------------------------------------------------------
 
 // Which windows see position i of an axis: [first, end).
 struct Seen {
@@ -174,6 +175,8 @@ template <class T> struct AverageGradRows {
     T* gx;
 
     static int64_t blocks(const Axis& columns) { return (columns.extent + columns.padding) / columns.stride + 1; }
+    // Phases beyond the line's end have no element.
+    static int64_t phases(const Axis& columns) { return smaller(columns.stride, columns.extent + columns.padding); }
     static int64_t zeros(const Axis& columns) { return (columns.kernel - 1) / columns.stride; }
     static int64_t row_size(const Axis& columns) {
         return up_to_lanes(zeros(columns) + larger(columns.outputs, up_to_lanes(blocks(columns))));
@@ -198,7 +201,7 @@ template <class T> struct AverageGradRows {
             const int64_t plane = row / w.rows.extent, h = row % w.rows.extent;
             const Seen seen = windows_at(w.rows, h);
             const T* const from = quotients + plane * w.rows.outputs * pitch + before;
-            for (int64_t f = 0; f < stride; ++f) {
+            for (int64_t f = 0; f < phases(w.columns); ++f) {
                 const int64_t reach = f < w.columns.kernel ? (w.columns.kernel - 1 - f) / stride : -1;
                 for (int64_t i = 0; i < length; i += lanes) {
                     Vec<T> sum = Vec<T>::zero();
@@ -210,15 +213,16 @@ template <class T> struct AverageGradRows {
             T* const to = gx + row * width;
             if (stride == 1)
                 std::memcpy(to, line + padding, size_t(width) * sizeof(T));
-            else if (stride == 2) {
+            else if (stride == 2 && phases(w.columns) == 2) {
                 const T* const even = line + (padding & 1) * length + padding / 2;
                 const T* const odd = line + (1 - (padding & 1)) * length + (padding + 1) / 2;
                 for (int64_t i = 0; i < width / 2; ++i) to[2 * i] = even[i], to[2 * i + 1] = odd[i];
                 if (width & 1) to[width - 1] = even[width / 2];
             } else
-                for (int64_t f = 0; f < stride; ++f) {
+                for (int64_t f = 0; f < phases(w.columns); ++f) {
                     const int64_t shift = f - padding, first = shift >= 0 ? 0 : (stride - 1 - shift) / stride;
-                    for (int64_t i = first; i * stride + shift < width; ++i) to[i * stride + shift] = line[f * length + i];
+                    for (int64_t i = first; i * stride + shift < width; ++i)
+                        to[i * stride + shift] = line[f * length + i];
                 }
         }
     }
@@ -253,8 +257,9 @@ template <class T> struct AverageGradChannels {
                     Vec<T> sum = Vec<T>::zero();
                     for (int64_t p = rows.first; p < rows.end; ++p)
                         for (int64_t q = columns.first; q < columns.end; ++q)
-                            sum = sum + Vec<T>::load(
-                                            quotients + ((sample * w.rows.outputs + p) * outputs + q) * channels + c, n);
+                            sum = sum +
+                                  Vec<T>::load(quotients + ((sample * w.rows.outputs + p) * outputs + q) * channels + c,
+                                               n);
                     sum.store(to + c, n);
                 });
             }
@@ -268,8 +273,8 @@ void avg_pool2d(const AvgPool2d& op, Context& context) {
     visit_float(op.y.dtype, [&](auto zero) {
         using T = decltype(zero);
         const Windows w = windows_of(op, op.x, op.y);
-        if (has_channels_last(op.x)) {
-            context.chose("channels", "x is channels-last");
+        if (has_channels_last(op.x) || !w.columns.holds_padding()) {
+            context.chose("channels", "x is channels-last, or its padding is too wide to hold");
             const Tensor x_view = channels_last_view(op.x), y_view = channels_last_view(op.y);
             const Dense<T> x(context, x_view);
             const DenseOut<T> y(context, y_view);
@@ -299,8 +304,8 @@ void avg_pool2d_grad(const AvgPool2dGrad& op, Context& context) {
         using T = decltype(zero);
         const Windows w = windows_of(op, op.gx, op.gy);
         const int64_t samples = op.gx.extent[0];
-        if (has_channels_last(op.gy) || has_channels_last(op.gx)) {
-            context.chose("channels", "gy is channels-last");
+        if (has_channels_last(op.gy) || !w.columns.holds_padding()) {
+            context.chose("channels", "gy is channels-last, or the padding is too wide to hold");
             const Tensor gy_view = channels_last_view(op.gy), gx_view = channels_last_view(op.gx);
             const Dense<T> gy(context, gy_view);
             const DenseOut<T> gx(context, gx_view);
@@ -318,13 +323,15 @@ void avg_pool2d_grad(const AvgPool2dGrad& op, Context& context) {
         const int64_t pitch = Rows::row_size(w.columns), rows = w.planes * w.rows.outputs;
         const Rows kernel{w, Rows::zeros(w.columns), pitch, context.scratch<T>(rows * pitch), gy, gx};
         const int64_t divisors = up_to_lanes(w.columns.outputs),
-                      line = w.columns.stride * up_to_lanes(Rows::blocks(w.columns)), each = larger(divisors, line);
+                      line = Rows::phases(w.columns) * up_to_lanes(Rows::blocks(w.columns)),
+                      each = larger(divisors, line);
         T* const scratch = context.scratch<T>(each * context.threads);
         parallel_ranges(context, rows, rows_per_task(w, 1), [&](int64_t begin, int64_t end, int worker) {
             kernel.divide(begin, end, scratch + worker * each);
         });
-        parallel_ranges(context, w.planes * w.rows.extent, rows_per_task(w, 1),
-                        [&](int64_t begin, int64_t end, int worker) { kernel.run(begin, end, scratch + worker * each); });
+        parallel_ranges(
+            context, w.planes * w.rows.extent, rows_per_task(w, 1),
+            [&](int64_t begin, int64_t end, int worker) { kernel.run(begin, end, scratch + worker * each); });
     });
 }
 

@@ -20,10 +20,11 @@ Windows windows_of(const MaxPool2d& op) {
     return {op.x.extent[0] * op.x.extent[1], op.x.extent[1], axis(0), axis(1)};
 }
 int64_t rows_per_task(const Windows& w, int64_t row) {
-    return 1 + grain / (1 + row * w.columns.outputs * w.rows.kernel * w.columns.kernel);
+    return 1 + grain / (1 + row * w.columns.outputs * w.rows.most_taps() * w.columns.most_taps());
 }
 
-// ---- the maximum alone: down the columns, then along the line ------------------------------------------------------------
+// ---- the maximum alone: down the columns, then along the line
+// ------------------------------------------------------------
 
 // The maximum of `count` lines, `pitch` apart. The last block may read on, to `end`.
 template <int Count, class T>
@@ -42,8 +43,8 @@ MMK_INLINE void max_of_lines(const T* x, int64_t pitch, int64_t count, int64_t w
     }
 }
 
-template <int Taps, class T>
-MMK_INLINE void max_along_line(const T* line, const int64_t* offsets, int64_t taps, int64_t outputs, T* y, const T* end) {
+template <int Taps, class T> MMK_INLINE void max_along_line(const T* line, const int64_t* offsets, int64_t taps,
+                                                            int64_t outputs, T* y, const T* end) {
     for (int64_t q = 0; q < outputs; q += lanes) {
         Vec<T> best = Vec<T>::load(line + offsets[0] + q);
         if constexpr (Taps != 0) {
@@ -94,7 +95,8 @@ template <class T> struct MaxRows {
     }
 };
 
-// ---- with indices: taps in scan order ------------------------------------------------------------------------------------
+// ---- with indices: taps in scan order
+// ------------------------------------------------------------------------------------
 
 // What is chosen so far, and where. A tap is better if it is greater, or the first NaN.
 template <class T, class I> struct Choice {
@@ -126,7 +128,7 @@ template <class T, class I> struct IndexedRows {
     };
     static Scratch take(Context& context, const Windows& w, const Lines<T>& lines, int64_t slots) {
         return {context.scratch<T>(slots * lines.size()), context.scratch<int64_t>(slots),
-                context.scratch<const T*>(w.rows.kernel), context.scratch<I>(up_to_lanes(w.columns.outputs))};
+                context.scratch<const T*>(w.rows.most_taps()), context.scratch<I>(up_to_lanes(w.columns.outputs))};
     }
 
     void run(int64_t begin, int64_t end, const Scratch& scratch) const {
@@ -146,7 +148,7 @@ template <class T, class I> struct IndexedRows {
                     lines.fill(line, x + source * width);
                     scratch.kept[h % slots] = source;
                 }
-                scratch.sources[r] = line;
+                scratch.sources[r - first] = line;
             }
             const int64_t corner = w.rows.start(p) * width - w.columns.padding;
             for (int64_t q = 0; q < outputs; q += lanes) {
@@ -154,10 +156,11 @@ template <class T, class I> struct IndexedRows {
                 best.place = best.place + Vec<I>(I(first * w.rows.dilation * width));
                 for (int64_t r = first; r < last; ++r)
                     for (int64_t s = 0; s < w.columns.kernel; ++s)
-                        best.consider(Vec<T>::load(scratch.sources[r] + offsets[s] + q),
+                        best.consider(Vec<T>::load(scratch.sources[r - first] + offsets[s] + q),
                                       Vec<I>(I(r * w.rows.dilation * width + s * w.columns.dilation)));
                 store_block(best.value + Vec<T>::zero(), y + row * outputs + q, y_end);
-                const Vec<I> window = Vec<I>(I(corner + q * w.columns.stride)) + Vec<I>::iota() * Vec<I>(I(w.columns.stride));
+                const Vec<I> window =
+                    Vec<I>(I(corner + q * w.columns.stride)) + Vec<I>::iota() * Vec<I>(I(w.columns.stride));
                 (best.place + window).store(scratch.places + q);
             }
             int64_t* const to = indices + row * outputs;
@@ -169,7 +172,8 @@ template <class T, class I> struct IndexedRows {
     }
 };
 
-// ---- channels last -------------------------------------------------------------------------------------------------------
+// ---- channels last
+// -------------------------------------------------------------------------------------------------------
 
 template <class T, class I> struct MaxChannels {
     const Windows w;
@@ -187,7 +191,8 @@ template <class T, class I> struct MaxChannels {
                 const int64_t s_first = w.columns.first(q), s_end = w.columns.end(q);
                 const int64_t at = (row * w.columns.outputs + q) * channels;
                 const auto place = [&](int64_t r, int64_t s) {
-                    return (w.rows.start(p) + r * w.rows.dilation) * width + w.columns.start(q) + s * w.columns.dilation;
+                    return (w.rows.start(p) + r * w.rows.dilation) * width + w.columns.start(q) +
+                           s * w.columns.dilation;
                 };
                 const bool none = r_first == r_end || s_first == s_end;
                 for_channel_blocks(channels, [&](int64_t c, int64_t n) {
@@ -228,9 +233,10 @@ template <class T> void max_rows(const MaxPool2d& op, Context& context) {
     const MaxRows<T> rows{w, lines, tap_offsets(context, lines, w.columns.kernel), x, y};
     const int64_t column = up_to_lanes(w.columns.extent), each = column + lines.size();
     T* const scratch = context.scratch<T>(each * context.threads);
-    parallel_ranges(context, w.planes * w.rows.outputs, rows_per_task(w, 1), [&](int64_t begin, int64_t end, int worker) {
-        rows.run(begin, end, scratch + worker * each, scratch + worker * each + column);
-    });
+    parallel_ranges(context, w.planes * w.rows.outputs, rows_per_task(w, 1),
+                    [&](int64_t begin, int64_t end, int worker) {
+                        rows.run(begin, end, scratch + worker * each, scratch + worker * each + column);
+                    });
 }
 
 template <class T, class I> void indexed_rows(const MaxPool2d& op, Context& context) {
@@ -257,7 +263,7 @@ template <class T, class I> void indexed_rows(const MaxPool2d& op, Context& cont
 }
 
 template <class T, class I> void max_channels(const MaxPool2d& op, Context& context) {
-    context.chose("channels", "x is channels-last");
+    context.chose("channels", "x is channels-last, or its padding is too wide to hold");
     const Windows w = windows_of(op);
     const Tensor x_view = channels_last_view(op.x), y_view = channels_last_view(op.y),
                  indices_view = op.indices ? channels_last_view(op.indices) : Tensor();
@@ -269,7 +275,8 @@ template <class T, class I> void max_channels(const MaxPool2d& op, Context& cont
                     [&](int64_t begin, int64_t end, int) { kernel.run(begin, end); });
 }
 
-// ---- gradients -----------------------------------------------------------------------------------------------------------
+// ---- gradients
+// -----------------------------------------------------------------------------------------------------------
 
 template <class T> void scatter_plane(const T* gy, const int64_t* indices, int64_t windows, T* gx, int64_t size) {
     for (int64_t i = 0; i < size; ++i) gx[i] = 0;
@@ -277,9 +284,8 @@ template <class T> void scatter_plane(const T* gy, const int64_t* indices, int64
         if (uint64_t(indices[i]) < uint64_t(size)) gx[indices[i]] = gx[indices[i]] + gy[i];
 }
 // Channels [c, c + n) of one sample, channels last.
-template <class T>
-void scatter_channels(const T* gy, const int64_t* indices, int64_t windows, T* gx, int64_t size, int64_t channels,
-                      int64_t n) {
+template <class T> void scatter_channels(const T* gy, const int64_t* indices, int64_t windows, T* gx, int64_t size,
+                                         int64_t channels, int64_t n) {
     for (int64_t i = 0; i < size; ++i)
         for (int64_t c = 0; c < n; ++c) gx[i * channels + c] = 0;
     for (int64_t i = 0; i < windows; ++i)
@@ -298,12 +304,12 @@ template <class T> void gather_plane(const T* ggx, const int64_t* indices, int64
 
 void max_pool2d(const MaxPool2d& op, Context& context) {
     const Windows w = windows_of(op);
-    const int64_t padded = (w.rows.extent + 2 * w.rows.padding) * (w.columns.extent + 2 * w.columns.padding);
-    const bool short_places = padded < int64_t(1) << 31; // an index fits int32
+    const double padded = double(w.rows.extent + 2 * w.rows.padding) * double(w.columns.extent + 2 * w.columns.padding);
+    const bool short_places = padded < 0x1p31; // an index fits int32
     visit_float(op.y.dtype, [&](auto zero) {
         using T = decltype(zero);
         const bool wide = sizeof(T) == 8 || !short_places;
-        if (has_channels_last(op.x))
+        if (has_channels_last(op.x) || !w.columns.holds_padding())
             return wide ? max_channels<T, int64_t>(op, context) : max_channels<T, int32_t>(op, context);
         if (!op.indices) return max_rows<T>(op, context);
         return wide ? indexed_rows<T, int64_t>(op, context) : indexed_rows<T, int32_t>(op, context);
@@ -324,8 +330,8 @@ void max_pool2d_grad(const MaxPool2dGrad& op, Context& context) {
             const DenseOut<T> gx(context, gx_view);
             parallel_for(context, op.gx.extent[0] * blocks, [&](int64_t task, int) {
                 const int64_t sample = task / blocks, c = task % blocks * lanes, from = sample * windows * channels + c;
-                scatter_channels(gy + from, indices + from, windows, gx + (sample * size * channels + c), size, channels,
-                                 smaller(lanes, channels - c));
+                scatter_channels(gy + from, indices + from, windows, gx + (sample * size * channels + c), size,
+                                 channels, smaller(lanes, channels - c));
             });
             return;
         }

@@ -1,4 +1,5 @@
-// What maximum and average pooling share: windows along an axis, lines split into phases, rows written sixteen at a time.
+// What maximum and average pooling share: windows along an axis, lines split into phases, rows written sixteen at a
+// time.
 #pragma once
 
 #include "layouts4.h"
@@ -15,6 +16,10 @@ struct Axis {
 
     MMK_MEMBER int64_t start(int64_t i) const { return i * stride - padding; }
     MMK_MEMBER int64_t span() const { return (kernel - 1) * dilation; }
+    // No window has more taps inside.
+    MMK_MEMBER int64_t most_taps() const { return smaller(kernel, larger(extent, 1)); }
+    // Lines hold their padding; with more than this, memory would go to nothing but padding.
+    MMK_MEMBER bool holds_padding() const { return padding <= 2 * extent + 64; }
     // Taps [first, end) lie inside.
     MMK_MEMBER int64_t first(int64_t i) const { return start(i) >= 0 ? 0 : (dilation - 1 - start(i)) / dilation; }
     MMK_MEMBER int64_t end(int64_t i) const {
@@ -30,8 +35,7 @@ template <class T> MMK_INLINE void separate(Vec<T> a, Vec<T> b, Vec<T>& even, Ve
     MMK_REGISTERS {
         const auto low = in[2 * i], high = in[2 * i + 1];
         if constexpr (Vec<T>::per_register == 16) {
-            even.r[i] =
-                __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            even.r[i] = __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
             odd.r[i] = __builtin_shufflevector(low, high, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
         } else if constexpr (Vec<T>::per_register == 8) {
             even.r[i] = __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14);

@@ -51,9 +51,8 @@ void read_rows(const T* x, const Sources& rows, const Sources& columns, T* y, in
             read_row(x + (plane * rows.extent + rows.of[p]) * columns.extent, columns, to);
     }
 }
-template <class T>
-void read_pixels(const T* x, const Sources& rows, const Sources& columns, int64_t channels, T* y, int64_t begin,
-                 int64_t end) {
+template <class T> void read_pixels(const T* x, const Sources& rows, const Sources& columns, int64_t channels, T* y,
+                                    int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
         const int64_t sample = row / rows.count, p = row % rows.count;
         const T* const from = x + (sample * rows.extent + rows.of[p]) * columns.extent * channels;
@@ -79,9 +78,8 @@ void add_rows(const T* gy, const Sources& rows, const Sources& columns, T* gx, i
         }
     }
 }
-template <class T>
-void add_pixels(const T* gy, const Sources& rows, const Sources& columns, int64_t channels, T* gx, int64_t begin,
-                int64_t end) {
+template <class T> void add_pixels(const T* gy, const Sources& rows, const Sources& columns, int64_t channels, T* gx,
+                                   int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
         const int64_t sample = row / rows.extent, h = row % rows.extent;
         for (int64_t w = 0; w < columns.extent; ++w)
@@ -89,8 +87,8 @@ void add_pixels(const T* gy, const Sources& rows, const Sources& columns, int64_
                 Vec<T> sum = Vec<T>::zero();
                 for (int64_t p = rows.first[h]; p < rows.first[h + 1]; ++p)
                     for (int64_t q = columns.first[w]; q < columns.first[w + 1]; ++q)
-                        sum = sum +
-                              Vec<T>::load(gy + ((sample * rows.count + p) * columns.count + q) * channels + c, n);
+                        sum =
+                            sum + Vec<T>::load(gy + ((sample * rows.count + p) * columns.count + q) * channels + c, n);
                 sum.store(gx + (row * columns.extent + w) * channels + c, n);
             });
     }
@@ -109,10 +107,9 @@ void interpolate(const Interpolate& op, Context& context) {
             const Tensor x_view = channels_last_view(op.x), y_view = channels_last_view(op.y);
             const Dense<T> x(context, x_view);
             const DenseOut<T> y(context, y_view);
-            parallel_ranges(context, op.x.extent[0] * rows.count, 1 + grain / (1 + columns.count * channels),
-                            [&](int64_t begin, int64_t end, int) {
-                                read_pixels<T>(x, rows, columns, channels, y, begin, end);
-                            });
+            parallel_ranges(
+                context, op.x.extent[0] * rows.count, 1 + grain / (1 + columns.count * channels),
+                [&](int64_t begin, int64_t end, int) { read_pixels<T>(x, rows, columns, channels, y, begin, end); });
             return;
         }
         context.chose("rows", "x is not channels-last");
@@ -134,10 +131,9 @@ void interpolate_grad(const InterpolateGrad& op, Context& context) {
             const Tensor gy_view = channels_last_view(op.gy), gx_view = channels_last_view(op.gx);
             const Dense<T> gy(context, gy_view);
             const DenseOut<T> gx(context, gx_view);
-            parallel_ranges(context, op.gx.extent[0] * rows.extent, 1 + grain / (1 + columns.count * channels),
-                            [&](int64_t begin, int64_t end, int) {
-                                add_pixels<T>(gy, rows, columns, channels, gx, begin, end);
-                            });
+            parallel_ranges(
+                context, op.gx.extent[0] * rows.extent, 1 + grain / (1 + columns.count * channels),
+                [&](int64_t begin, int64_t end, int) { add_pixels<T>(gy, rows, columns, channels, gx, begin, end); });
             return;
         }
         context.chose("rows", "gy is not channels-last");

@@ -58,6 +58,7 @@ SINUSOIDAL_FEATURES = Contract(
     requires=(
         Require("dim >= 0", "dim is {dim}; expected at least 0", {"dim": -2}),
         Require("half != shift", "shift is {shift}; expected other than dim // 2", {"dim": 4, "shift": 2.0}),
+        Require("abs(shift) < 1e15", "shift is {shift}; expected a finite number", {"shift": 1e30}),
         Require(
             "0 < max_period and max_period < 1e300",
             "max_period is {max_period}; expected a number above 0",

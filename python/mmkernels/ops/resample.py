@@ -16,7 +16,7 @@ __all__ = ["interpolate"]
 _SCALE = Attr("scale", "floats", length=2, doc="step in the source per output pixel")
 _MODE = Attr("mode", "choice", "nearest", choices=("nearest",))
 _STEPS = Require(
-    "min(scale) > 0 and max(scale) < 1e30",
+    "0 < scale[0] and scale[0] < 1e30 and 0 < scale[1] and scale[1] < 1e30",
     "scale is {scale}; expected steps above 0, not infinite",
     {"scale": (0.0, 1.0)},
 )
@@ -113,8 +113,8 @@ def _mode_and_step(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict
     size = _pair("size", size)
     if not all(hasattr(n, "__index__") for n in size):
         raise ContractTypeError(f"size is {size}; expected integers")
-    steps = tuple(float(np.float32(n) / np.float32(m)) if n and m > 0 else 1.0 for n, m in zip(extents, size, strict=True))
-    return {**raw, "size": size, "scale": steps}
+    steps = [np.float32(n) / np.float32(m) if n and m > 0 else 1.0 for n, m in zip(extents, size, strict=True)]
+    return {**raw, "size": size, "scale": tuple(map(float, steps))}
 
 
 _interpolate, _interpolate_grad = Operator(INTERPOLATE, _mode_and_step), Operator(INTERPOLATE_GRAD)
