@@ -290,6 +290,12 @@ def norm_grad(call: Call) -> list[Array]:
     return [call.unit * e for e in (gx.reshape(x.shape), gweight, gbias)]
 
 
+def chain(call: Call) -> list[Array]:
+    """Terms added one after another: depth of them at most."""
+    scale, rounding = call.depth * call.unit, 2 * call.ulp * call.unit
+    return [scale * np.abs(m) + rounding * np.abs(y) for m, y in zip(call.magnitude(), call.results, strict=True)]
+
+
 def allowed(kind: str, call: Call, tiny: float) -> list[Array]:
     """The bound of this kind; `tiny` is the smallest subnormal of the results' dtype, which roundings may cost."""
     with np.errstate(all="ignore"):
