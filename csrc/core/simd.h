@@ -72,12 +72,13 @@ template <class T> struct Vec {
     explicit MMK_MEMBER Vec(T s) { MMK_REGISTERS r[i] = s - Reg{}; }
 
     MMK_MEMBER static Vec zero() { return Vec(T(0)); }
+    // Register by register: as one copy of 64 bytes, g++ sends it through the stack in pieces of 16.
     MMK_MEMBER static Vec load(const T* p) {
         Vec v;
-        std::memcpy(&v, p, sizeof v);
+        MMK_REGISTERS std::memcpy(&v.r[i], p + i * per_register, sizeof(Reg));
         return v;
     }
-    MMK_MEMBER void store(T* p) const { std::memcpy(p, this, sizeof *this); }
+    MMK_MEMBER void store(T* p) const { MMK_REGISTERS std::memcpy(p + i * per_register, &r[i], sizeof(Reg)); }
     // The first n lanes; the others are zero. Masked where the machine can: a call of memcpy costs as much as forty
     // lanes.
     MMK_MEMBER static Vec load(const T* p, int64_t n) {

@@ -21,22 +21,22 @@ template <class T> struct Softmax {
     T maximum[panel_queries], total[panel_queries], factor[panel_queries];
 };
 
-// Scores become p; the rest is carried on.
-template <class T, int vectors> void exponentials(T* scores, int64_t count, Softmax<T>& softmax) {
-    constexpr int width = vectors * lanes;
+// Scores become p; the rest is carried on. For as many vectors of queries as registers hold.
+template <class T, int vectors>
+void exponentials_of(T* scores, int64_t width, int64_t count, T* maximum, T* total, T* factor) {
     const Vec<T> infinity((T(__builtin_inff())));
     Vec<T> before[vectors], m[vectors], sum[vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) m[j] = before[j] = Vec<T>::load(softmax.maximum + j * lanes);
+    for (int j = 0; j < vectors; ++j) m[j] = before[j] = Vec<T>::load(maximum + j * lanes);
     for (int64_t k = 0; k < count; ++k)
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; ++j) m[j] = at_least(m[j], Vec<T>::load(scores + k * width + j * lanes));
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; ++j) {
-        m[j].store(softmax.maximum + j * lanes);
+        m[j].store(maximum + j * lanes);
         m[j] = select(m[j] == -infinity, Vec<T>::zero(), m[j]); // -inf - -inf would be NaN
         before[j] = softmax_exp2(before[j] - m[j]);
-        before[j].store(softmax.factor + j * lanes);
+        before[j].store(factor + j * lanes);
         sum[j] = Vec<T>::zero();
     }
     for (int64_t k = 0; k < count; ++k)
@@ -49,8 +49,23 @@ template <class T, int vectors> void exponentials(T* scores, int64_t count, Soft
         }
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; ++j) {
-        T* const total = softmax.total + j * lanes;
-        fma(Vec<T>::load(total), before[j], sum[j]).store(total);
+        T* const t = total + j * lanes;
+        fma(Vec<T>::load(t), before[j], sum[j]).store(t);
+    }
+}
+template <class T> void exponentials(T* scores, int vectors, int64_t count, Softmax<T>& softmax) {
+    constexpr int most = TileShape<T>::columns;
+    const int64_t width = vectors * lanes;
+    for (int64_t j = 0; j < width;) {
+        const int64_t left = (width - j) / lanes;
+        T *const maximum = softmax.maximum + j, *const total = softmax.total + j, *const factor = softmax.factor + j;
+        if (most >= 3 && left >= 3) {
+            exponentials_of<T, most >= 3 ? 3 : 1>(scores + j, width, count, maximum, total, factor), j += 3 * lanes;
+        } else if (most >= 2 && left >= 2) {
+            exponentials_of<T, most >= 2 ? 2 : 1>(scores + j, width, count, maximum, total, factor), j += 2 * lanes;
+        } else {
+            exponentials_of<T, 1>(scores + j, width, count, maximum, total, factor), j += lanes;
+        }
     }
 }
 
@@ -98,11 +113,7 @@ template <class T> void attend(const Panel<T>& panel, const T* q, int64_t q_row,
             find_hidden(panel, key, count, room.block);
             hide(room.scores, room.block, count * width);
         }
-        switch (panel.vectors) {
-        case 1: exponentials<T, 1>(room.scores, count, softmax); break;
-        case 2: exponentials<T, 2>(room.scores, count, softmax); break;
-        default: exponentials<T, 3>(room.scores, count, softmax); break;
-        }
+        exponentials(room.scores, panel.vectors, count, softmax);
         const T* const values = v + key * v_row;
         const Product<T> product{
             values,        1, v_row, room.scores, width, count, room.result, width, first ? Into::store : Into::rescale,

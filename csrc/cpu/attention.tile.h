@@ -39,57 +39,73 @@ template <class T> struct TileShape {
 #endif
 };
 
+// fma of one register. Accumulators are arrays of registers: g++ keeps a copy of an array of Vec in memory, and writes
+// it at every step, where a Vec has several registers.
+template <class T>
+MMK_INLINE typename Vec<T>::Reg fma_register(typename Vec<T>::Reg a, typename Vec<T>::Reg b, typename Vec<T>::Reg c) {
+    using Reg [[maybe_unused]] = typename Vec<T>::Reg;
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<T, float>)
+        return (Reg)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+    else
+        return (Reg)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+    if constexpr (std::is_same_v<T, float>)
+        return (Reg)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+    else
+        return (Reg)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    for (int i = 0; i < Vec<T>::per_register; ++i) c[i] = fma_scalar(T(a[i]), T(b[i]), T(c[i]));
+    return c;
+#endif
+}
+template <class Reg, class T> MMK_INLINE Reg load_register(const T* p) {
+    Reg r;
+    std::memcpy(&r, p, sizeof r);
+    return r;
+}
+
 template <class T, int rows, int columns>
 __attribute__((noinline)) void tile(const Product<T>& product, int64_t row, int64_t column) {
+    using Reg = typename Vec<T>::Reg;
+    constexpr int width = Vec<T>::per_register, registers = columns * Vec<T>::registers;
     const T* a[rows];
     const T* b = product.b + column;
     const int64_t a_step = product.a_step, b_row = product.b_row;
-    Vec<T> sum[rows][columns];
+    Reg sum[rows][registers];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
         a[i] = product.a + (row + i) * product.a_row;
-#pragma GCC unroll 4
-        for (int j = 0; j < columns; ++j) sum[i][j] = Vec<T>::zero();
+#pragma GCC unroll 8
+        for (int j = 0; j < registers; ++j) sum[i][j] = Reg{};
     }
     int64_t at = 0;
     for (int64_t k = product.count; k > 0; --k) {
-        Vec<T> x[columns];
-#pragma GCC unroll 4
-        for (int j = 0; j < columns; ++j) x[j] = Vec<T>::load(b + j * lanes);
+        Reg x[registers];
+#pragma GCC unroll 8
+        for (int j = 0; j < registers; ++j) x[j] = load_register<Reg>(b + j * width);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; ++i) {
-            const Vec<T> w(a[i][at]);
-#pragma GCC unroll 4
-            for (int j = 0; j < columns; ++j) sum[i][j] = fma(w, x[j], sum[i][j]);
+            const Reg w = a[i][at] - Reg{};
+#pragma GCC unroll 8
+            for (int j = 0; j < registers; ++j) sum[i][j] = fma_register<T>(w, x[j], sum[i][j]);
         }
         at += a_step;
         b += b_row;
     }
     T* const c = product.c + row * product.c_row + column;
-    if (product.into == Into::store) {
+    const T* const factor = product.factor + column;
+    const Into into = product.into;
 #pragma GCC unroll 8
-        for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < columns; ++j) sum[i][j].store(c + i * product.c_row + j * lanes);
-    } else if (product.into == Into::add) {
+    for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-        for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 4
-            for (int j = 0; j < columns; ++j) {
-                T* const p = c + i * product.c_row + j * lanes;
-                (Vec<T>::load(p) + sum[i][j]).store(p);
-            }
-    } else {
-#pragma GCC unroll 4
-        for (int j = 0; j < columns; ++j) {
-            const Vec<T> factor = Vec<T>::load(product.factor + column + j * lanes);
-#pragma GCC unroll 8
-            for (int i = 0; i < rows; ++i) {
-                T* const p = c + i * product.c_row + j * lanes;
-                fma(Vec<T>::load(p), factor, sum[i][j]).store(p);
-            }
+        for (int j = 0; j < registers; ++j) {
+            T* const p = c + i * product.c_row + j * width;
+            if (into == Into::add) sum[i][j] = load_register<Reg>(p) + sum[i][j];
+            if (into == Into::rescale)
+                sum[i][j] = fma_register<T>(load_register<Reg>(p), load_register<Reg>(factor + j * width), sum[i][j]);
+            std::memcpy(p, &sum[i][j], sizeof(Reg));
         }
-    }
 }
 
 template <class T, int rows> MMK_INLINE void tile_row(const Product<T>& product, int64_t row, int vectors) {
