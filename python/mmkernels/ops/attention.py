@@ -34,31 +34,33 @@ _REQUIRES = (
 _SOURCE = "Vaswani et al. 2017, arXiv 1706.03762, equation 1; Dao et al. 2022, arXiv 2205.14135"
 
 
-def _extents(b: int, h: int, hkv: int, sq: int, sk: int, d: int, dv: int) -> dict[str, int]:
-    return {"B": b, "H": h, "Hkv": hkv, "Sq": sq, "Sk": sk, "D": d, "Dv": dv}
+def _case(name: str, extents: str, *optional: str, bench: bool = False, causal: int = 0, **shapes: Any) -> Case:
+    """A case from "B H Hkv Sq Sk D Dv" in numbers; shapes are those of operands that broadcast."""
+    found = dict(zip(("B", "H", "Hkv", "Sq", "Sk", "D", "Dv"), map(int, extents.split()), strict=True))
+    attributes = {"causal": causal, "scale": 1 / math.sqrt(found["D"])}
+    return Case(name, {**found, **shapes}, attributes, optional, bench)
 
 
 _CASES = (
-    Case("plain", _extents(2, 2, 2, 5, 7, 8, 8)),
-    Case("grouped queries, odd extents", _extents(1, 4, 2, 19, 21, 9, 5), {"scale": 0.7}),
-    Case("two blocks, top-left", _extents(1, 1, 1, 50, 131, 4, 3), {"causal": 1}),
-    Case("bottom-right", _extents(1, 2, 1, 6, 9, 17, 16), {"causal": 2}),
-    Case("bottom-right, rows without keys", _extents(1, 1, 1, 9, 6, 4, 4), {"causal": 2}),
-    Case("mask and bias", _extents(2, 2, 1, 5, 11, 3, 4), {}, ("mask", "bias")),
-    Case(
-        "broadcast mask and bias",
-        {**_extents(2, 2, 2, 5, 7, 4, 4), "mask": (2, 1, 1, 7), "bias": (1, 2, 5, 7)}, {"causal": 1}, ("mask", "bias"),
+    _case("plain", "2 2 2 5 7 8 8"),
+    _case("grouped queries, odd extents", "1 4 2 19 21 9 5"),
+    _case("two blocks, top-left", "1 1 1 50 131 4 3", causal=1),
+    _case("bottom-right", "1 2 1 6 9 17 16", causal=2),
+    _case("bottom-right, rows without keys", "1 1 1 9 6 4 4", causal=2),
+    _case("mask and bias", "2 2 1 5 11 3 4", "mask", "bias"),
+    _case(
+        "broadcast mask and bias", "3 3 3 5 7 4 4", "mask", "bias", causal=1, mask=(3, 1, 1, 7), bias=(1, 3, 5, 7)
     ),
-    Case("chunks", _extents(1, 1, 1, 2, 3, 300, 270)),
-    Case("no keys", _extents(2, 2, 2, 3, 0, 4, 4)),
+    _case("chunks", "1 1 1 2 3 300 270"),
+    _case("no keys", "2 2 2 3 0 4 4"),
 )  # fmt: skip
 _BENCH = (
-    Case("ViT-B", _extents(8, 12, 12, 197, 197, 64, 64), bench=True),
-    Case("causal", _extents(1, 12, 12, 1024, 1024, 64, 64), {"causal": 1}, bench=True),
-    Case("self", _extents(1, 8, 8, 4096, 4096, 40, 40), bench=True),
-    Case("cross", _extents(2, 8, 8, 4096, 77, 40, 40), bench=True),
-    Case("temporal", _extents(1024, 8, 8, 16, 16, 40, 40), bench=True),
-    Case("small", _extents(64, 4, 4, 16, 16, 16, 16), bench=True),
+    _case("ViT-B", "8 12 12 197 197 64 64", bench=True),
+    _case("causal", "1 12 12 1024 1024 64 64", causal=1, bench=True),
+    _case("self", "1 8 8 4096 4096 40 40", bench=True),
+    _case("cross", "2 8 8 4096 77 40 40", bench=True),
+    _case("temporal", "1024 8 8 16 16 40 40", bench=True),
+    _case("small", "64 4 4 16 16 16 16", bench=True),
 )
 
 _GRAD = "q, k, v, y, {}, gy, mask, bias, {}, causal=causal, scale=scale"
@@ -101,9 +103,9 @@ ATTENTION_GRAD = Contract(
     requires=_REQUIRES,
     free=("B",),
     flops="2 * B * H * Sq * Sk * (3 * D + 2 * Dv) // (2 if causal else 1)",
-    bound=Bound("attention", depth="D"),
+    bound=Bound("attention_grad", depth="D"),
     derivatives=0,
-    cases=(*_CASES, Case("with glse", _extents(1, 2, 2, 5, 7, 8, 8), {}, ("glse",)), *_BENCH),
+    cases=(*_CASES, _case("gradient of lse", "1 2 2 5 7 8 8", "glse"), *_BENCH),
     source=_SOURCE,
 )  # fmt: skip
 
@@ -115,9 +117,9 @@ ATTENTION_BIAS_GRAD = Contract(
     requires=_REQUIRES,
     free=("B",),
     flops="2 * B * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
-    bound=Bound("attention", depth="D"),
+    bound=Bound("attention_grad", depth="D"),
     derivatives=0,
-    cases=(*_CASES, Case("with glse", _extents(1, 2, 2, 5, 7, 8, 8), {}, ("glse",))),
+    cases=(*_CASES, _case("gradient of lse", "1 2 2 5 7 8 8", "glse")),
     source=_SOURCE,
 )  # fmt: skip
 
@@ -188,8 +190,6 @@ def attention(
         if value is not None:
             raise ContractError(f"attention: {name} is {value!r}; expected None in this version")
     if out is not None:
-        if return_lse:
-            raise ContractError("attention: out= was given; expected none with return_lse, as there are two results")
-        return _attention.call(q, k, v, mask, bias, causal, scale, False, out)
+        return _attention.call(q, k, v, mask, bias, causal, scale, return_lse, out)
     result = _attention.call(q, k, v, mask, bias, causal, scale, True, None)
     return result if return_lse else result[0]
