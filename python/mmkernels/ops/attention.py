@@ -178,11 +178,10 @@ def attention(
     Raises ContractError for shapes that do not fit, ContractTypeError for other dtypes.
     Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1. Stable; window and softcap provisional.
 
-    >>> import numpy as np
-    >>> from mmkernels.ops.attention import attention
+    >>> import numpy as np, mmkernels as mmk
     >>> q = k = np.zeros((1, 1, 2, 4), np.float32)
     >>> v = np.array([[1, 2], [3, 4]], np.float32).reshape(1, 1, 2, 2)
-    >>> attention(q, k, v, causal=True)
+    >>> mmk.attention(q, k, v, causal=True)
     array([[[[1., 2.],
              [2., 3.]]]], dtype=float32)
     """
