@@ -1,5 +1,6 @@
 """References of the attention family: the whole score matrix of one head at a time."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ def attention(
     *,
     causal: int,
     scale: float,
-) -> tuple[Array, Array]:
+    return_lse: bool = True,
+) -> Any:
     """softmax(scale * q k^T + bias) v over the visible keys, and the natural log of the softmax's denominator.
 
     Query head h reads key head h // (H / Hkv). A row whose scores are all -inf (no visible key, or a bias of -inf on
@@ -72,7 +74,41 @@ def attention(
         total = np.sum(factors, axis=1)
         y[b, h] = np.where(alive[:, None], _masked_product(factors, seen, v[b, key_head]) / total[:, None], 0)
         lse[b, h] = np.where(alive, maximum + np.log(total), -np.inf)
-    return y, lse
+    return (y, lse) if return_lse else y
+
+
+def _backward(
+    q: Array,
+    k: Array,
+    v: Array,
+    y: Array,
+    lse: Array,
+    gy: Array,
+    mask: Array | None,
+    bias: Array | None,
+    glse: Array | None,
+    causal: int,
+    scale: float,
+) -> Iterator[tuple[int, int, Array, Array, Array]]:
+    """Per head: b, h, which keys are seen, p = exp(score - lse), and the scores' gradient.
+
+    That is p * (gy v^T - rowsum(gy * y) + glse).
+    """
+    batch, heads, queries, _ = q.shape
+    key_heads, keys = k.shape[1:3]
+    shape = (batch, heads, queries, keys)
+    visible = _visible(shape, mask, causal) & (lse != -np.inf)[..., None]
+    biases = None if bias is None else np.broadcast_to(bias, shape)
+    for b, h in np.ndindex(batch, heads):
+        key_head = h // (heads // key_heads)
+        seen = visible[b, h]
+        scores = _scores(q[b, h], k[b, key_head], None if biases is None else biases[b, h], scale)
+        probabilities = np.where(seen, np.exp(scores - lse[b, h][:, None]), 0)
+        delta = np.sum(gy[b, h] * y[b, h], axis=1)
+        if glse is not None:
+            delta = delta - glse[b, h]
+        centred = gy[b, h] @ v[b, key_head].T - delta[:, None]
+        yield b, h, seen, probabilities, np.where(seen, probabilities * centred, 0)
 
 
 @np.errstate(all="ignore")
@@ -85,27 +121,40 @@ def attention_grad(
     gy: Array,
     mask: Array | None = None,
     bias: Array | None = None,
+    glse: Array | None = None,
     /,
     *,
     causal: int,
     scale: float,
 ) -> tuple[Array, Array, Array]:
-    """Gradients of q, k and v from p = exp(score - lse): ds = scale * p * (gy v^T - rowsum(gy * y))."""
-    batch, heads, queries, _ = q.shape
-    key_heads, keys = k.shape[1:3]
-    shape = (batch, heads, queries, keys)
-    visible = _visible(shape, mask, causal) & (lse != -np.inf)[..., None]
-    biases = None if bias is None else np.broadcast_to(bias, shape)
+    """Gradients of q, k and v."""
+    group = q.shape[1] // k.shape[1]
     gq, gk, gv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
-    for b, h in np.ndindex(batch, heads):
-        key_head = h // (heads // key_heads)
-        seen = visible[b, h]
-        scores = _scores(q[b, h], k[b, key_head], None if biases is None else biases[b, h], scale)
-        probabilities = np.where(seen, np.exp(scores - lse[b, h][:, None]), 0)
-        delta = np.sum(gy[b, h] * y[b, h], axis=1)
-        centred = gy[b, h] @ v[b, key_head].T - delta[:, None]
-        gscores = np.where(seen, probabilities * centred * scale, 0)
-        gq[b, h] = _masked_product(gscores, seen, k[b, key_head])
-        gk[b, key_head] += _masked_product(gscores.T, seen.T, q[b, h])
-        gv[b, key_head] += _masked_product(probabilities.T, seen.T, gy[b, h])
+    for b, h, seen, probabilities, gscores in _backward(q, k, v, y, lse, gy, mask, bias, glse, causal, scale):
+        gq[b, h] = _masked_product(gscores * scale, seen, k[b, h // group])
+        gk[b, h // group] += _masked_product((gscores * scale).T, seen.T, q[b, h])
+        gv[b, h // group] += _masked_product(probabilities.T, seen.T, gy[b, h])
     return gq, gk, gv
+
+
+@np.errstate(all="ignore")
+def attention_bias_grad(
+    q: Array,
+    k: Array,
+    v: Array,
+    y: Array,
+    lse: Array,
+    gy: Array,
+    mask: Array | None = None,
+    bias: Array | None = None,
+    glse: Array | None = None,
+    /,
+    *,
+    causal: int,
+    scale: float,
+) -> Array:
+    """Gradient of the scores."""
+    gbias = np.zeros((*q.shape[:3], k.shape[2]), q.dtype)
+    for b, h, _, _, gscores in _backward(q, k, v, y, lse, gy, mask, bias, glse, causal, scale):
+        gbias[b, h] = gscores
+    return gbias

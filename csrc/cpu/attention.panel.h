@@ -1,0 +1,171 @@
+// A panel of queries against a block of keys: where their operands lie, which keys are hidden, and the scores.
+#pragma once
+
+#include "../core/arith.h"
+#include "../core/layout.h"
+#include "attention.tile.h"
+
+namespace mmk::cpu::MMK_ISA {
+
+inline constexpr int64_t key_block = 128;
+inline constexpr int panel_vectors = 3, panel_queries = panel_vectors * lanes;
+inline constexpr double log2_e = 0x1.71547652b82fep0;
+inline constexpr int64_t flops_per_task = 1000000; // about 10 us: what makes a second thread worth waking
+
+// An operand [B H S D] whose rows are dense; one that is not is packed.
+template <class T> struct Rows {
+    const T* data;
+    int64_t batch, head, row;
+
+    Rows(Context& context, const Tensor& x) : data(static_cast<const T*>(x.data)) {
+        batch = x.stride[0], head = x.stride[1], row = x.stride[2];
+        if (x && x.extent[3] > 1 && x.stride[3] != 1) {
+            data = static_cast<const T*>(pack(context, x));
+            row = x.extent[3], head = row * x.extent[2], batch = head * x.extent[1];
+        }
+    }
+    MMK_MEMBER const T* of(int64_t b, int64_t h) const { return data + b * batch + h * head; }
+};
+
+// A mask or a bias [B H Sq Sk] of one head; null if it is not given.
+template <class T> struct Grid {
+    const T* data;
+    int64_t row, step;
+
+    Grid(const Tensor& x, int64_t b, int64_t h)
+        : data(x ? static_cast<const T*>(x.data) + b * x.stride[0] + h * x.stride[1] : nullptr), row(x.stride[2]),
+          step(x.stride[3]) {}
+    MMK_MEMBER const T* at(int64_t query, int64_t key) const { return data + query * row + key * step; }
+};
+
+enum class Seen { none, some, all };
+
+// What one head of keys is to one panel of its queries.
+template <class T> struct Panel {
+    int64_t first;    // query
+    int64_t queries;  // 1 to 48
+    int vectors;      // of lanes in use
+    int64_t keys;     // Sk
+    int64_t diagonal; // query i sees the keys below i + diagonal
+    Grid<uint8_t> mask;
+    Grid<T> bias;
+    uint64_t dead = 0; // queries that see nothing at all, one bit each
+
+    MMK_MEMBER int64_t width() const { return vectors * lanes; }
+    MMK_MEMBER int64_t limit(int64_t query) const {
+        const int64_t end = first + query + diagonal;
+        return end < 0 ? 0 : end > keys ? keys : end;
+    }
+    MMK_MEMBER int64_t last_limit() const { return limit(queries - 1); }
+};
+
+template <class Op> MMK_INLINE int64_t diagonal_of(const Op& op) {
+    const int64_t queries = op.q.extent[2], keys = op.k.extent[2];
+    return op.causal == 0 ? keys : op.causal == 1 ? 1 : 1 + keys - queries;
+}
+
+template <class T, class Op> MMK_INLINE Panel<T> panel_of(const Op& op, int64_t b, int64_t h, int64_t index) {
+    const int64_t first = index * panel_queries, left = op.q.extent[2] - first;
+    const int64_t queries = left < panel_queries ? left : panel_queries;
+    return {first,           queries,        int((queries + lanes - 1) / lanes), op.k.extent[2], diagonal_of(op),
+            {op.mask, b, h}, {op.bias, b, h}};
+}
+
+// Whether the panel sees the keys [key, key + count).
+template <class T> Seen what_is_seen(const Panel<T>& panel, int64_t key, int64_t count) {
+    if (key >= panel.last_limit()) return Seen::none;
+    bool any_hidden = panel.dead != 0 || key + count > panel.limit(0), any_seen = false;
+    if (!panel.mask.data) return any_hidden ? Seen::some : Seen::all;
+    const int64_t rows = panel.mask.row == 0 ? 1 : panel.queries;
+    for (int64_t i = 0; i < rows && !(any_hidden && any_seen); ++i) {
+        const uint8_t* const m = panel.mask.at(panel.first + i, key);
+        uint8_t any = 0, all = 1;
+        if (panel.mask.step == 1)
+            for (int64_t k = 0; k < count; ++k) any |= m[k], all &= m[k] != 0;
+        else
+            for (int64_t k = 0; k < count; ++k) any |= m[k * panel.mask.step], all &= m[k * panel.mask.step] != 0;
+        any_seen |= any != 0;
+        any_hidden |= all == 0;
+    }
+    return !any_seen ? Seen::none : any_hidden ? Seen::some : Seen::all;
+}
+
+// hidden[k][query] = 1 where the query does not see key + k, else 0.
+template <class T> void find_hidden(const Panel<T>& panel, int64_t key, int64_t count, T* hidden) {
+    const int64_t width = panel.width();
+    T limit[panel_queries];
+    for (int64_t i = 0; i < width; ++i) {
+        const bool dead = i >= panel.queries || (panel.dead >> i & 1);
+        const int64_t end = dead ? 0 : panel.limit(i) - key;
+        limit[i] = T(end < 0 ? 0 : end > count ? count : end);
+    }
+    for (int64_t k = 0; k < count; ++k)
+        for (int64_t i = 0; i < width; i += lanes)
+            select(Vec<T>(T(k)) >= Vec<T>::load(limit + i), Vec<T>(T(1)), Vec<T>::zero()).store(hidden + k * width + i);
+    if (!panel.mask.data) return;
+    if (panel.mask.row == 0) {
+        const uint8_t* const m = panel.mask.at(0, key);
+        for (int64_t k = 0; k < count; ++k)
+            if (!m[k * panel.mask.step])
+                for (int64_t i = 0; i < width; i += lanes) Vec<T>(T(1)).store(hidden + k * width + i);
+        return;
+    }
+    for (int64_t i = 0; i < panel.queries; ++i) {
+        const uint8_t* const m = panel.mask.at(panel.first + i, key);
+        for (int64_t k = 0; k < count; ++k)
+            if (!m[k * panel.mask.step]) hidden[k * width + i] = T(1);
+    }
+}
+
+// s2[k][query] of the keys [key, key + count), hidden ones too. `room` holds a block and is overwritten.
+template <class T> MMK_INLINE void find_scores(const Panel<T>& panel, const T* keys, int64_t key_row, int64_t depth,
+                                               const T* queries, int64_t key, int64_t count, T* scores, T* room) {
+    const int64_t width = panel.width();
+    multiply_chunked<T>({keys + key * key_row, key_row, 1, queries, width, depth, scores, width}, count, panel.vectors);
+    if (!panel.bias.data) return;
+    const Vec<T> base((T(log2_e)));
+    if (panel.bias.row == 0) {
+        for (int64_t k = 0; k < count; ++k) {
+            const Vec<T> bias(*panel.bias.at(0, key + k));
+            for (int64_t i = k * width; i < (k + 1) * width; i += lanes)
+                fma(bias, base, Vec<T>::load(scores + i)).store(scores + i);
+        }
+        return;
+    }
+    rows_to_lanes(panel.bias.at(panel.first, key), panel.bias.row, panel.bias.step, panel.queries, count, room, width,
+                  panel.vectors, T(1));
+    for (int64_t i = 0; i < count * width; i += lanes)
+        fma(Vec<T>::load(room + i), base, Vec<T>::load(scores + i)).store(scores + i);
+}
+
+// Whether all numbers are finite: x - x is 0 for those, NaN for the others.
+template <class T> bool all_finite(const T* x, int64_t row, int64_t rows, int64_t columns) {
+    Vec<T> sum = Vec<T>::zero();
+    T rest = 0;
+    for (int64_t i = 0; i < rows; ++i, x += row) {
+        int64_t c = 0;
+        for (; c + lanes <= columns; c += lanes) sum = sum + (Vec<T>::load(x + c) - Vec<T>::load(x + c));
+        for (; c < columns; ++c) rest += x[c] - x[c];
+    }
+    return sum_lanes(sum) + rest == 0;
+}
+
+// multiply(product) where a lane leaves out the steps k at which hidden[k][lane] is set: for blocks in which a product
+// with the 0 of a hidden key would be NaN.
+template <class T> void multiply_seen(const Product<T>& product, int64_t rows, int vectors, const T* hidden) {
+    for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < vectors * lanes; j += lanes) {
+            Vec<T> sum = Vec<T>::zero();
+            for (int64_t k = 0; k < product.count; ++k) {
+                const Mask<T> seen = Vec<T>::load(hidden + k * product.b_row + j) == Vec<T>::zero();
+                const Vec<T> w(product.a[i * product.a_row + k * product.a_step]);
+                sum = select(seen, fma(w, Vec<T>::load(product.b + k * product.b_row + j), sum), sum);
+            }
+            T* const c = product.c + i * product.c_row + j;
+            if (product.into == Into::add) sum = Vec<T>::load(c) + sum;
+            if (product.into == Into::rescale) sum = fma(Vec<T>::load(c), Vec<T>::load(product.factor + j), sum);
+            sum.store(c);
+        }
+}
+
+} // namespace mmk::cpu::MMK_ISA
