@@ -160,6 +160,21 @@ def test_a_filter_does_not_depend_on_its_neighbours() -> None:
         assert (conv2d(x, weight[part], stride=2, padding=1) == whole[:, part]).all()
 
 
+@pytest.mark.parametrize("isa", _core.available_isas())
+@pytest.mark.parametrize("channels", [5, 16, 70])
+def test_weight_gradients_by_every_kernel(isa: str, channels: int) -> None:
+    """Few filters, many, and groups of one channel each: every weight's gradient has the same bits."""
+    geometry = {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 0, 1, 1)}
+    x, gy = normal((3, channels, 13, 10), 0), normal((3, 20, 6, 11), 1)
+    with instruction_set(isa):
+        whole = weight_grad(x, gy, **geometry)
+        for part in (slice(0, 1), slice(4, 7), slice(7, 11)):
+            assert (weight_grad(x, gy[:, part], **geometry) == whole[part]).all()
+        groups = min(channels, 20)
+        single = weight_grad(x[:, :groups], gy[:, :groups], groups=groups, **geometry)
+        assert (single[:, 0] == whole[range(groups), range(groups)]).all()
+
+
 def test_groups_are_convolutions_of_their_own() -> None:
     x, weight = normal((2, 12, 6, 6), 0), normal((30, 4, 3, 3), 1)
     whole = conv2d(x, weight, groups=3)
