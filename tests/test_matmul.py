@@ -173,11 +173,11 @@ def test_errors(call: Any, text: str) -> None:
 
 
 def test_types() -> None:
-    with pytest.raises(mmk.ContractTypeError, match="^matmul: b.dtype is float64; expected float32, as a has"):
+    with pytest.raises(mmk.ContractTypeError, match=r"^matmul: b.dtype is float64; expected float32, as a has"):
         matmul(np.zeros((2, 2), np.float32), np.zeros((2, 2)))
-    with pytest.raises(mmk.ContractTypeError, match="^matmul: b is a list; expected an array"):
+    with pytest.raises(mmk.ContractTypeError, match=r"^matmul: b is a list; expected an array"):
         matmul(np.zeros((2, 2), np.float32), [1.0])
-    with pytest.raises(mmk.ContractTypeError, match="^matmul: out is a list; expected an array"):
+    with pytest.raises(mmk.ContractTypeError, match=r"^matmul: out is a list; expected an array"):
         matmul(np.zeros(2, np.float32), np.zeros(2, np.float32), out=[0.0])
 
 

@@ -110,6 +110,27 @@ template <class T, int rows, int vectors> __attribute__((noinline)) void pixel_t
     } while (t < w.end);
 }
 
+// Lanes of both factors stand for the same things, such as channels that do not mix: b is [t][16].
+template <class T, int rows> __attribute__((noinline)) void lane_tile(const TileWork<T>& w) {
+    const T* row[rows];
+    MMK_UNROLL for (int i = 0; i < rows; ++i) row[i] = w.row[i];
+    const T* b = w.b;
+    bool first = w.first;
+    int64_t t = w.begin;
+    do {
+        const int64_t stop = t + w.chunk < w.end ? t + w.chunk : w.end;
+        Vec<T> sum[rows][1];
+        MMK_UNROLL for (int i = 0; i < rows; ++i) sum[i][0] = Vec<T>::zero();
+        for (; t < stop; ++t, b += lanes) {
+            const int64_t offset = w.offset[t];
+            const Vec<T> right = Vec<T>::load(b);
+            MMK_UNROLL for (int i = 0; i < rows; ++i) sum[i][0] = fma(Vec<T>::load(row[i] + offset), right, sum[i][0]);
+        }
+        add_chunk<T, rows, 1>(w, sum, first);
+        first = false;
+    } while (t < w.end);
+}
+
 } // namespace detail
 
 // The smallest compiled tile that holds `rows` rows; it raises `rows` to its own number.
@@ -150,18 +171,36 @@ template <class T> MMK_INLINE Tile<T> pixel_tile_for(int64_t& rows, int64_t vect
     return pixel_tile_for<T, 1>(rows);
 }
 
-// Sums of rows [0, count) of one panel. Tiles have the machine's best size; the last two share what is left. `row` has
-// room for the best size more pointers: the last tile may compute its last row several times, into sums that nobody
-// reads. Other tiles must be full, as the next one adds to the sums behind theirs.
-template <class T> MMK_INLINE void panel_rows(TileWork<T> w, const T** row, int64_t count, int64_t width) {
+template <class T> MMK_INLINE Tile<T> lane_tile_for(int64_t& rows) {
+    Tile<T> found = nullptr;
+    const auto consider = [&]<int size>() {
+        if constexpr (size <= ProductShape<T>::rows)
+            if (!found && rows <= size) found = detail::lane_tile<T, size>, rows = size;
+    };
+    consider.template operator()<1>(), consider.template operator()<2>(), consider.template operator()<4>();
+    consider.template operator()<6>(), consider.template operator()<10>(), consider.template operator()<14>();
+    return found;
+}
+
+// Sums of rows [0, count), tile_for(rows) telling the kernel. Tiles have the machine's best size; the last two share
+// what is left. `row` has room for the best size more pointers: the last tile may compute its last row several times,
+// into sums that nobody reads. Other tiles must be full, as the next one adds to the sums behind theirs.
+template <class T, class TileFor>
+MMK_INLINE void rows_in_tiles(TileWork<T> w, const T** row, int64_t count, TileFor tile_for) {
     constexpr int64_t best = ProductShape<T>::rows;
     for (int64_t i = 0; i < best; ++i) row[count + i] = row[count - 1];
     for (int64_t i = 0, rows; i < count; i += rows, w.sums += rows * w.sums_stride) {
         const int64_t left = count - i;
         rows = left > best && 2 * left < 3 * best ? (left + 3) / 4 * 2 : left < best ? left : best;
+        int64_t size = rows;
+        const Tile<T> tile = tile_for(size);
+        if (size > rows && rows < left) rows = size < left ? size : left;
         w.row = row + i;
-        panel_tile_for<T>(rows, width)(w);
+        tile(w);
     }
+}
+template <class T> MMK_INLINE void panel_rows(const TileWork<T>& w, const T** row, int64_t count, int64_t width) {
+    rows_in_tiles(w, row, count, [=](int64_t& rows) { return panel_tile_for<T>(rows, width); });
 }
 
 // 16 x 16 elements, rows to columns.

@@ -65,10 +65,12 @@ template <class T> void multiply(Context& context, const Product<T>& p) {
         const int64_t n0 = panel * width, columns = p.columns - n0 < width ? p.columns - n0 : width;
         const T* row[Shape::block + 2 * Shape::rows];
         int64_t to[Shape::block + Shape::rows];
-        for (int64_t i = 0; i < count; ++i) {
+        const int64_t step = p.a.stride[p.a.rank - 2], matrix = p.a.extent[p.a.rank - 2];
+        for (int64_t i = 0, left = 0; i < count; ++i, --left) {
             const int64_t number = batch * p.rows + first + i;
-            row[i] = a + place(p.a, p.a.rank - 1, number);
             to[i] = number * p.columns;
+            row[i] = left ? row[i - 1] + step : a + place(p.a, p.a.rank - 1, number);
+            if (!left) left = matrix - number % matrix;
         }
         TileWork<T> w;
         w.offset = offset;

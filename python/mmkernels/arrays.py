@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from .errors import BackendError
 
-__all__ = ["broadcast_to", "concat", "library_of", "matrix_transpose", "pad", "permute", "reshape", "shape_of", "slice_of", "zeros_like"]
+__all__ = [
+    "broadcast_to", "concat", "library_of", "matrix_transpose", "pad", "permute", "reshape", "shape_of", "slice_of",
+    "zeros_like",
+]  # fmt: skip
 
 
 def library_of(x: Any) -> str:

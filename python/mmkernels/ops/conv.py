@@ -57,10 +57,12 @@ def _fits(
     )
 
 
-def _outputs(height: str, width: str, kernel_height: str, kernel_width: str) -> dict[str, str]:
+def _outputs(
+    height: str, width: str, kernel_height: str, kernel_width: str, names: Sequence[str] = ("rows", "columns")
+) -> dict[str, str]:
     return {
-        "rows": f"({height} + padding[0] + padding[1] - dilation[0] * ({kernel_height} - 1) - 1) // stride[0] + 1",
-        "columns": f"({width} + padding[2] + padding[3] - dilation[1] * ({kernel_width} - 1) - 1) // stride[1] + 1",
+        names[0]: f"({height} + padding[0] + padding[1] - dilation[0] * ({kernel_height} - 1) - 1) // stride[0] + 1",
+        names[1]: f"({width} + padding[2] + padding[3] - dilation[1] * ({kernel_width} - 1) - 1) // stride[1] + 1",
     }
 
 
@@ -136,7 +138,7 @@ CONV2D = Contract(
         Arg("residual", "N K P Q", optional=True, doc="added before the activation"),
     ),
     attributes=(*_GEOMETRY, Attr("activation", "choice", None, choices=_ACTIVATIONS)),
-    lets={name: text for name, text in zip("PQ", _outputs("H", "W", "R", "S").values(), strict=True)},
+    lets=_outputs("H", "W", "R", "S", names="PQ"),
     requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S", {"R": 0})),
     outputs=(Out("y", "N K P Q"),),
     free=("N",), layout="x", flops="2 * N * K * P * Q * (C // groups) * R * S",
@@ -197,7 +199,7 @@ def _composed(o: Any) -> Any:
         o.x, o.weight, o.bias, o.residual,
         stride=o.stride, padding=o.padding, dilation=o.dilation, groups=o.groups,
     )  # fmt: skip
-    more = {"leaky_relu": {"negative_slope": 0.01}, "gelu": {"approximate": "none"}}
+    more: dict[str, dict[str, Any]] = {"leaky_relu": {"negative_slope": 0.01}, "gelu": {"approximate": "none"}}
     return o[o.activation](y, **more.get(o.activation, {}))
 
 
@@ -232,7 +234,8 @@ def borders(padding: Any, kernel: Sequence[int], stride: Sequence[int], dilation
     if (len(padding) == 4 and not nested) or (len(padding) == 2 and nested == [2, 2]):
         return tuple(flat)
     raise ContractError(
-        f"padding is {padding!r}; expected one integer, (height, width), ((top, bottom), (left, right)), 'same' or 'valid'"
+        f"padding is {padding!r}; expected one integer, (height, width), ((top, bottom), (left, right)), 'same' or "
+        "'valid'"
     )
 
 

@@ -11,11 +11,13 @@ from ..operator import Operator
 
 __all__ = ["linear", "matmul"]
 
-_ACTIVATION = Attr("activation", "choice", None, choices=(None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu"))
+_ACTIVATION = Attr(
+    "activation", "choice", None, choices=(None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")
+)
 
 
 def _activated(o: Any, y: Any) -> Any:
-    more = {"leaky_relu": {"negative_slope": 0.01}, "gelu": {"approximate": "none"}}
+    more: dict[str, dict[str, Any]] = {"leaky_relu": {"negative_slope": 0.01}, "gelu": {"approximate": "none"}}
     return o[o.activation](y, **more.get(o.activation, {}))
 
 
