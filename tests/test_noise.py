@@ -257,6 +257,18 @@ def test_the_largest_value() -> None:
             WrongType,
             "philox_normal: dtype is float16; expected float32 or float64",
         ),
+        (
+            lambda: philox_normal((2,), seed=1, like=[0.0]),
+            WrongType,
+            "philox_normal: like is a list; expected an array",
+        ),
+        (lambda: philox_normal((2,), seed=1, out=[0.0]), WrongType, "philox_normal: out is a list; expected an array"),
+        (
+            lambda: philox_normal((2,), seed=1, like=[0.0]),
+            WrongType,
+            "philox_normal: like is a list; expected an array",
+        ),
+        (lambda: philox_normal((2,), seed=1, out=[0.0]), WrongType, "philox_normal: out is a list; expected an array"),
         (lambda: philox_fold_in(0.5, 1), WrongType, "philox_fold_in: key is 0.5; expected an integer"),
         (lambda: philox_fold_in([1, 2], [1, 2, 3]), Refused, "philox_fold_in: data.shape is (3,)"),
         (
