@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
-import harness
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import harness
 import mmkernels as mmk
 from mmkernels import _core, autograd
 from mmkernels.contract import Case
+from mmkernels.diffusion import COLUMNS
 from mmkernels.operator import OPERATORS
 from mmkernels.ops.diffusion import add_noise, diffusion_step
 from mmkernels.ops.noise import keys_of, philox_normal
@@ -22,8 +24,8 @@ from mmkernels.verify import instruction_set
 from reference import arith
 
 Array = NDArray[Any]
+Refused, WrongType = mmk.ContractError, mmk.ContractTypeError
 INFINITY = float("inf")
-NAMES = "g1 g2 p q lo hi A B E C1 C2 C3 C4 s ka kb ha hb hc reserved".split()
 
 
 def normal(*shape: int, seed: int, dtype: Any = np.float32) -> Array:
@@ -31,7 +33,7 @@ def normal(*shape: int, seed: int, dtype: Any = np.float32) -> Array:
 
 
 def row_of(**columns: float) -> Array:
-    return np.array([columns.get(name, 0.0) for name in NAMES])
+    return np.array([columns.get(name, 0.0) for name in COLUMNS])
 
 
 def twin(
@@ -40,9 +42,9 @@ def twin(
 ) -> tuple[Array, Array]:  # fmt: skip
     """The step's float32 operations in the order that csrc/ops/diffusion.h states, in NumPy."""
     fma = arith.fma
-    columns = dict(zip(NAMES, (c.reshape(-1, *(1,) * (x.ndim - 1)) for c in np.float32(rows).T), strict=True))
+    columns = dict(zip(COLUMNS, (c.reshape(-1, *(1,) * (x.ndim - 1)) for c in np.float32(rows).T), strict=True))
     y = branches[0]
-    for name, (before, after) in zip(("g1", "g2"), zip(branches, branches[1:], strict=False), strict=False):
+    for name, (before, after) in zip(("g1", "g2"), pairwise(branches), strict=False):
         y = fma(columns[name], after - before, y)
     x0 = fma(columns["p"], x, columns["q"] * y)
     x0 = np.where(x0 < columns["lo"], columns["lo"], x0)
@@ -135,8 +137,14 @@ def test_the_compositions_bits(step: dict[str, Any], dtype: Any) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(SHAPES, st.sets(st.sampled_from(["y1", "h1", "h2", "h3", "h4"])), st.integers(0, 2), st.booleans(), st.booleans(),
-       st.sampled_from(["float32", "float64"]))  # fmt: skip
+@given(
+    SHAPES,
+    st.sets(st.sampled_from(["y1", "h1", "h2", "h3", "h4"])),
+    st.integers(0, 2),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["float32", "float64"]),
+)
 def test_against_the_reference(
     shape: tuple[int, ...], some: set[str], noise: int, masked: bool, history: bool, dtype: str
 ) -> None:
@@ -222,7 +230,8 @@ def test_channels_last() -> None:
 
 
 @pytest.mark.parametrize(
-    "extents", [(7, 64), (1, 1, 7, 64), (3, 1, 7, 64), (3, 1, 1, 1), (1, 5, 1, 1), (3, 5, 7, 1), (64,), (1, 1, 7, 1), ()]
+    "extents",
+    [(7, 64), (1, 1, 7, 64), (3, 1, 7, 64), (3, 1, 1, 1), (1, 5, 1, 1), (3, 5, 7, 1), (64,), (1, 1, 7, 1), ()],
 )
 def test_masks_broadcast(extents: tuple[int, ...]) -> None:
     shape = (3, 5, 7, 64)
@@ -262,11 +271,11 @@ def test_terms_of_absent_operands_are_left_out() -> None:
     row = row_of(A=1, q=1, lo=-1, hi=1, B=0.5)
     spoilt = row.copy()
     for name in ("g1", "g2", "C1", "C2", "C3", "C4", "s", "ka", "kb", "ha", "hb", "hc", "reserved"):
-        spoilt[NAMES.index(name)] = np.nan
+        spoilt[COLUMNS.index(name)] = np.nan
     np.testing.assert_array_equal(diffusion_step(x, y, spoilt), diffusion_step(x, y, row))
     assert np.isnan(diffusion_step(x, y, spoilt, noise=noise)).all()
     third = row.copy()
-    third[NAMES.index("C3")] = np.nan
+    third[COLUMNS.index("C3")] = np.nan
     assert np.isfinite(diffusion_step(x, y, third, history=(y, y))).all()
     assert np.isnan(diffusion_step(x, y, third, history=(y, y, y))).all()
 
@@ -321,7 +330,7 @@ def test_gradients_of_a_step() -> None:
 
 
 def test_gradients_of_guidance_and_coefficients() -> None:
-    u, c = autograd.Variable(np.ones((2, 3)), requires_grad=True), autograd.Variable(np.ones((2, 3)), requires_grad=True)
+    u, c = (autograd.Variable(np.ones((2, 3)), requires_grad=True) for _ in range(2))
     rows = autograd.Variable(np.stack([row_of(g1=7, E=1, lo=-1, hi=1)] * 2), requires_grad=True)
     x = np.full((2, 3), 5.0)
     total = mmk.sum(diffusion_step(x, (u, c), rows))
@@ -329,8 +338,8 @@ def test_gradients_of_guidance_and_coefficients() -> None:
     assert gu is not None and gc is not None and g_rows is not None
     np.testing.assert_allclose(gu.data, np.full((2, 3), -6.0))
     np.testing.assert_allclose(gc.data, np.full((2, 3), 7.0))
-    np.testing.assert_allclose(g_rows.data[:, NAMES.index("A")], [15, 15])
-    np.testing.assert_allclose(g_rows.data[:, NAMES.index("E")], [3, 3])
+    np.testing.assert_allclose(g_rows.data[:, COLUMNS.index("A")], [15, 15])
+    np.testing.assert_allclose(g_rows.data[:, COLUMNS.index("E")], [3, 3])
 
 
 def test_gradients_of_add_noise() -> None:
@@ -374,53 +383,53 @@ ROW = row_of(A=1, lo=-1, hi=1)
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: diffusion_step(X, (), ROW), mmk.ContractError, "prediction has 0 arrays; expected 1, 2 or 3"),
-        (lambda: diffusion_step(X, (X,) * 4, ROW), mmk.ContractError, "prediction has 4 arrays; expected 1, 2 or 3"),
-        (lambda: diffusion_step(X, X[:1], ROW), mmk.ContractError, "y0.shape[0] is 1; expected N = 2"),
-        (lambda: diffusion_step(X, X, ROW[:19]), mmk.ContractError, "coefficients.shape[1] is 19; expected 20"),
+        (lambda: diffusion_step(X, (), ROW), Refused, "prediction has 0 arrays; expected 1, 2 or 3"),
+        (lambda: diffusion_step(X, (X,) * 4, ROW), Refused, "prediction has 4 arrays; expected 1, 2 or 3"),
+        (lambda: diffusion_step(X, X[:1], ROW), Refused, "y0.shape[0] is 1; expected N = 2"),
+        (lambda: diffusion_step(X, X, ROW[:19]), Refused, "coefficients.shape[1] is 19; expected 20"),
         (
             lambda: diffusion_step(X, X, np.stack([ROW] * 3)),
-            mmk.ContractError,
+            Refused,
             "coefficients.shape[0] is 3; expected N = 2 or 1",
         ),
-        (lambda: diffusion_step(X, X, "row"), mmk.ContractTypeError, "coefficients.dtype is <U3; expected numbers"),
-        (lambda: diffusion_step(X, X, ROW, history=[X] * 5), mmk.ContractError, "history has 5 arrays; expected at most 4"),
+        (lambda: diffusion_step(X, X, "row"), WrongType, "coefficients.dtype is <U3; expected numbers"),
+        (lambda: diffusion_step(X, X, ROW, history=[X] * 5), Refused, "history has 5 arrays; expected at most 4"),
         (
             lambda: diffusion_step(X, X, ROW, history=X),
-            mmk.ContractTypeError,
+            WrongType,
             "history is a ndarray; expected a sequence of arrays",
         ),
         (
             lambda: diffusion_step(X, X, ROW, noise=X, seed=1),
-            mmk.ContractError,
+            Refused,
             "noise and seed are both given; expected one of them",
         ),
         (
             lambda: diffusion_step(X, X, ROW, seed=[1]),
-            mmk.ContractError,
+            Refused,
             "seed has shape (1,); expected one int, or one per sample: (2,)",
         ),
-        (lambda: diffusion_step(X, X, ROW, mask=X), mmk.ContractError, "mask is given and known is not; expected both"),
-        (lambda: diffusion_step(X, X, ROW, known=X), mmk.ContractError, "known is given and mask is not; expected both"),
-        (lambda: diffusion_step(X, X, ROW, mask=X[..., :2], known=X), mmk.ContractError, "mask.shape[3] is 2; expected"),
-        (lambda: diffusion_step(X, X, ROW, mask=[1], known=X), mmk.ContractTypeError, "mask is a list; expected an array"),
+        (lambda: diffusion_step(X, X, ROW, mask=X), Refused, "mask is given and known is not; expected both"),
+        (lambda: diffusion_step(X, X, ROW, known=X), Refused, "known is given and mask is not; expected both"),
+        (lambda: diffusion_step(X, X, ROW, mask=X[..., :2], known=X), Refused, "mask.shape[3] is 2; expected"),
+        (lambda: diffusion_step(X, X, ROW, mask=[1], known=X), WrongType, "mask is a list; expected an array"),
         (
             lambda: diffusion_step(X, X.astype(np.float64), ROW),
-            mmk.ContractTypeError,
+            WrongType,
             "y0.dtype is float64; expected float32, as x has",
         ),
-        (lambda: diffusion_step([1.0], X, ROW), mmk.ContractTypeError, "x is a list; expected an array"),
+        (lambda: diffusion_step([1.0], X, ROW), WrongType, "x is a list; expected an array"),
         (
             lambda: diffusion_step(X, X, ROW, return_history=True, out=np.empty_like(X)),
-            mmk.ContractTypeError,
+            WrongType,
             "out= was given; expected none, as there are 2 results",
         ),
-        (lambda: diffusion_step(X, X, ROW, out=X), mmk.ContractError, "out overlaps operand 0; expected memory of its own"),
-        (lambda: add_noise(X, X, "a", 1.0), mmk.ContractTypeError, "alpha is 'a'; expected a number or an array"),
-        (lambda: add_noise(X, X, np.ones(3, np.float32), 1.0), mmk.ContractError, "alpha.shape[0] is 3; expected N = 2 or 1"),
-        (lambda: add_noise(X, X[0], 1.0, 1.0), mmk.ContractError, "noise"),
+        (lambda: diffusion_step(X, X, ROW, out=X), Refused, "out overlaps operand 0; expected memory of its own"),
+        (lambda: add_noise(X, X, "a", 1.0), WrongType, "alpha is 'a'; expected a number or an array"),
+        (lambda: add_noise(X, X, np.ones(3, np.float32), 1.0), Refused, "alpha.shape[0] is 3; expected N = 2 or 1"),
+        (lambda: add_noise(X, X[0], 1.0, 1.0), Refused, "noise"),
     ],
-)  # fmt: skip
+)
 def test_messages(call: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind) as caught:
         call()

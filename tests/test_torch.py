@@ -17,7 +17,10 @@ import pytest
 import harness
 import mmkernels as mmk
 from mmkernels.contract import Case
+from mmkernels.diffusion import DDPM, linear_schedule, sample
 from mmkernels.operator import OPERATORS
+from mmkernels.ops.diffusion import add_noise, diffusion_step
+from mmkernels.ops.noise import keys_of, philox_normal
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -256,6 +259,44 @@ def test_results_are_tensors() -> None:
     assert isinstance(y, torch.Tensor) and y.dtype == torch.float32
     out = torch.empty(3)
     assert mmk.add(torch.ones(3), 1.0, out=out) is out and out.tolist() == [2.0] * 3
+
+
+def test_a_diffusion_step_through_the_door() -> None:
+    """Tensors give the arrays' bits, drawn noise and samplers included; a recorded step is the same step."""
+    row = np.linspace(-1, 1, 20)
+    row[4:6] = -1, 1
+    row.flags.writeable = False
+    x, u, c, known = (torch.randn(2, 3, 5, 7) for _ in range(4))
+    mask = torch.rand(5, 7) > 0.5
+
+    def step(x: Any) -> Any:
+        return diffusion_step(x, (u, c), row, seed=3, mask=mask, known=known)
+
+    arrays = diffusion_step(
+        x.numpy(), (u.numpy(), c.numpy()), row, seed=3, mask=mask.numpy(), known=known.numpy()
+    )  # fmt: skip
+    recorded = step(x.clone().requires_grad_())
+    assert recorded.requires_grad
+    np.testing.assert_array_equal(step(x).numpy(), arrays)
+    np.testing.assert_array_equal(recorded.detach().numpy(), arrays)
+    wide = [t.double().requires_grad_() for t in (x, u, c)]
+    assert torch.autograd.gradcheck(lambda x, u, c: diffusion_step(x, (u, c), row, seed=3), wide)
+    assert torch.autograd.gradcheck(lambda x, u: add_noise(x, u, 0.5, torch.ones(2, dtype=torch.float64)), wide[:2])
+
+
+def test_noise_through_the_door() -> None:
+    for dtype in ("float32", "float64"):
+        wanted = philox_normal((2, 5), seed=1, dtype=dtype)
+        found = philox_normal((2, 5), seed=torch.from_numpy(keys_of(1, 2)), dtype=getattr(torch, dtype), like=torch.ones(1))
+        assert isinstance(found, torch.Tensor)
+        np.testing.assert_array_equal(found.numpy(), wanted)
+        out = torch.empty(2, 5, dtype=getattr(torch, dtype))
+        assert philox_normal((2, 5), seed=1, dtype=dtype, out=out) is out
+        np.testing.assert_array_equal(out.numpy(), wanted)
+    sampler = DDPM(linear_schedule(), 5)
+    images = sample(sampler, lambda x, t: x * 0.5, (2, 3, 4, 4), seed=1, like=torch.ones(1))
+    assert isinstance(images, torch.Tensor)
+    np.testing.assert_array_equal(images.numpy(), sample(sampler, lambda x, t: x * np.float32(0.5), (2, 3, 4, 4), seed=1))
 
 
 def test_gradients_twice_through_the_door() -> None:

@@ -118,7 +118,7 @@ def scalar_like(value: Any, dtype: Any, like: Any) -> Any:
 
 
 def from_numpy(x: NDArray[Any], like: Any) -> Any:
-    """The same memory as an array of the library that `like` is of; NumPy's stays if that is None or on the tape."""
+    """x as an array of the library that `like` is of (on the tape: that its data is of), in the same memory."""
     library = "numpy" if like is None else library_of(like)
     if library == "tape":
         return from_numpy(x, like.data)
@@ -127,7 +127,7 @@ def from_numpy(x: NDArray[Any], like: Any) -> Any:
     if library == "torch":
         import torch
 
-        return torch.from_numpy(x)
+        return torch.from_numpy(x if x.flags.writeable else x.copy())  # torch knows no read-only memory
     raise BackendError(f"{library or type(like).__name__} arrays cannot be served; expected NumPy or CPU torch")
 
 

@@ -1,8 +1,8 @@
 """Random numbers that are functions of a key and a position alone, with the same bits on every machine.
 
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A key is a 64-bit integer; element
-i of a sample is made of word ``i % 4`` of the counter ``offset + i // 4`` under the sample's key. So noise does not
-depend on the batch, the threads or the memory layout, and a longer sample begins with the values of a shorter one.
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A key is a 64-bit integer;
+element i of a sample is made of word ``i % 4`` of the counter ``offset + i // 4`` under the sample's key. So noise does
+not depend on the batch, the threads or the memory layout, and a longer sample begins with the values of a shorter one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import from_numpy
+from ..arrays import from_numpy, library_of
 from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
 from ..errors import ContractError, ContractTypeError
 from ..operator import Operator
@@ -172,31 +172,36 @@ def philox_fold_in(key: Any, data: Any, *, out: Any = None) -> Any:
     return _fold_in.call(_words(key, "philox_fold_in: key"), _words(data, "philox_fold_in: data"), out)
 
 
+def _dtype_name(dtype: Any) -> str:
+    """The name of a dtype, be it a name, a NumPy type or torch's."""
+    return np.dtype(dtype).name if isinstance(dtype, type) else str(dtype).removeprefix("torch.")
+
+
 def _drawn(of: Operator, shape: Sequence[int], seed: Any, offset: Any, dtype: Any, like: Any, out: Any) -> Any:
     extents = tuple(operator.index(n) for n in shape)
     if not extents or min(extents) < 0:
         raise ContractError(f"{of.name}: shape is {extents}; expected the number of samples, then their extents")
-    wanted = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or str(dtype).removeprefix("torch.")
-    if isinstance(dtype, type):
-        wanted = np.dtype(dtype).name
+    wanted = _dtype_name(dtype)
     if wanted not in ("float32", "float64"):
         raise ContractTypeError(f"{of.name}: dtype is {wanted}; expected float32 or float64")
+    for name, array in (("like", like), ("out", out)):
+        if array is not None and not library_of(array):
+            raise ContractTypeError(f"{of.name}: {name} is a {type(array).__name__}; expected an array")
     first = _word(offset, f"{of.name}: offset")
-    first -= _WORDS if first >= _WORDS // 2 else 0
+    first -= _WORDS if first >= _WORDS // 2 else 0  # attributes are signed
     keys = keys_of(seed, extents[0], of.name)
+    if wanted == "float32" and out is not None:
+        return of.call(from_numpy(keys, out), extents[1:], first, out)
+    values = of.call(keys, extents[1:], first, None)
     if wanted == "float64":
-        if out is not None and (out.shape != extents or str(out.dtype) != "float64"):
-            raise ContractError(f"{of.name}: out is {out.dtype} {out.shape}; expected float64 {extents}")
-        wide = of.call(keys, extents[1:], first, None).astype(np.float64)
-        if out is None:
-            return from_numpy(wide, like)
-        out[...] = from_numpy(wide, out)
-        return out
-    if out is not None and not isinstance(out, np.ndarray):
-        keys = from_numpy(keys, out)
-        return of.call(keys, extents[1:], first, out)
-    values = of.call(keys, extents[1:], first, out)
-    return values if out is not None else from_numpy(values, like)
+        values = values.astype(np.float64)
+    if out is None:
+        return from_numpy(values, like)
+    if tuple(out.shape) != extents or _dtype_name(out.dtype) != wanted:
+        found = f"{_dtype_name(out.dtype)} {tuple(out.shape)}"
+        raise ContractError(f"{of.name}: out is {found}; expected {wanted} {extents}")
+    out[...] = from_numpy(values, out)
+    return out
 
 
 def philox_uniform(
@@ -229,8 +234,8 @@ def philox_uniform(
     Source: Salmon et al. 2011. Stable.
 
     >>> import mmkernels.ops.noise as noise
-    >>> noise.philox_uniform((1, 4), seed=[0]).tolist()
-    [[0.15589648485183716, 0.4123927354812622, 0.3424573540687561, 0.013116359710693359]]
+    >>> [hex(int(v)) for v in noise.philox_uniform((1, 4), seed=[0])[0] * 2**24]
+    ['0x27e8d5', '0x69c58d', '0x57ac4c', '0xdbd8']
     """
     return _drawn(_uniform, shape, seed, offset, dtype, like, out)
 
@@ -247,9 +252,9 @@ def philox_normal(
     """Random numbers of the standard normal law.
 
     Args, returns and errors as ``philox_uniform``, but for the values: words (0, 1) of a counter make elements 0 and 1,
-    words (2, 3) elements 2 and 3, as ``R cos(a), R sin(a)`` with ``R = sqrt(-2 ln u)``, ``u = (first word + 1/2) 2^-32``
-    and ``a = 2 pi (second word) 2^-32``, in float32. Errors are below 6e-7 where R > 0.05, and 2.5e-4 at worst. No value
-    exceeds 6.77.
+    words (2, 3) elements 2 and 3, as ``R cos(a), R sin(a)`` with ``R = sqrt(-2 ln u)``,
+    ``u = (first word + 1/2) 2^-32`` and ``a = 2 pi (second word) 2^-32``, in float32. Errors are below 6e-7 where
+    R > 0.05, and 2.5e-4 at worst. No value exceeds 6.77.
 
     Source: Box and Muller 1958; Salmon et al. 2011. Stable.
 
