@@ -105,7 +105,9 @@ def test_absent_operands_are_neutral() -> None:
     np.testing.assert_array_equal(
         group_norm(x, 3), group_norm(x, 3, scale=np.zeros((2, 6), np.float32), shift=np.zeros((2, 6), np.float32))
     )
-    np.testing.assert_array_equal(layer_norm(x, 20), layer_norm(x, (20,), np.ones(20, np.float32), np.zeros(20, np.float32)))
+    np.testing.assert_array_equal(
+        layer_norm(x, 20), layer_norm(x, (20,), np.ones(20, np.float32), np.zeros(20, np.float32))
+    )
 
 
 # ---- what is normalised ---------------------------------------------------------------------------------------------
@@ -253,11 +255,15 @@ def test_errors() -> None:
     with pytest.raises(mmk.ContractError, match=r"^group_norm: x has 1 extents"):
         group_norm(np.ones(6, np.float32), 2)
     for shape in ((6,), (2, 6), (), (1, 2, 6, 4)):
-        with pytest.raises(mmk.ContractError, match=r"^layer_norm: normalized_shape is .*; expected the last extents of"):
+        with pytest.raises(
+            mmk.ContractError, match=r"^layer_norm: normalized_shape is .*; expected the last extents of"
+        ):
             layer_norm(x, shape)
     with pytest.raises(mmk.ContractError, match=r"^layer_norm: weight.shape\[0\] is 5; expected D\[0\] = 4$"):
         layer_norm(x, 4, weight)
     with pytest.raises(mmk.ContractError, match=r"^layer_norm: bias has 1 extents \(4,\); expected 2: \(6, 4\)$"):
         layer_norm(x, (6, 4), None, np.ones(4, np.float32))
-    with pytest.raises(mmk.ContractTypeError, match=r"^layer_norm: weight.dtype is float64; expected float32, as x has$"):
+    with pytest.raises(
+        mmk.ContractTypeError, match=r"^layer_norm: weight.dtype is float64; expected float32, as x has$"
+    ):
         layer_norm(x, 4, np.ones(4))

@@ -76,9 +76,7 @@ GELU = _unary(
 )  # fmt: skip
 EXP = _unary("exp", "Exponential function.", "mul(gy, y)", Bound("elementwise", ulp=1.0))
 LOG = _unary("log", "Natural logarithm.", "div(gy, x)", Bound("elementwise", ulp=0.88), domain="positive")
-SQRT = _unary(
-    "sqrt", "Square root.", "div(gy, mul(y, 2.0))", Bound("elementwise", ulp=0.5), domain="positive", flops=1
-)
+SQRT = _unary("sqrt", "Square root.", "div(gy, mul(y, 2.0))", Bound("elementwise", ulp=0.5), domain="positive", flops=1)
 ERF = _unary(
     "erf", "Error function.", "mul(mul(gy, 1.1283791670955126), exp(mul(mul(x, x), -1.0)))",
     Bound("elementwise", ulp=1.11),
@@ -217,9 +215,7 @@ DROPOUT = Contract(
 )  # fmt: skip
 
 
-_relu, _sigmoid, _tanh, _silu, _exp, _log, _sqrt, _erf = map(
-    Operator, (RELU, SIGMOID, TANH, SILU, EXP, LOG, SQRT, ERF)
-)
+_relu, _sigmoid, _tanh, _silu, _exp, _log, _sqrt, _erf = map(Operator, (RELU, SIGMOID, TANH, SILU, EXP, LOG, SQRT, ERF))
 _leaky_relu, _gelu, _dropout = map(Operator, (LEAKY_RELU, GELU, DROPOUT))
 for _contract in (RELU_GRAD, LEAKY_RELU_GRAD, SIGMOID_GRAD, TANH_GRAD, SILU_GRAD, GELU_GRAD):
     Operator(_contract)
@@ -369,11 +365,13 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, seed: int | Sequen
     p outside [0, 1]. Source: Srivastava et al., JMLR 15 (2014). Stable.
 
     >>> import numpy as np, mmkernels as mmk
-    >>> mmk.dropout(np.ones((2, 5)), 0.5, seed=1).max()
+    >>> float(mmk.dropout(np.ones((2, 5)), 0.5, seed=1).max())
     2.0
     >>> mmk.dropout(np.ones(3), training=False, seed=1)
     array([1., 1., 1.])
     """
-    shape = getattr(x, "shape", ())
-    keys = arrays.from_numpy(keys_of(seed, int(shape[0]) if len(shape) else 0, "dropout"), x)
+    shape: Any = getattr(x, "shape", ())
+    keys: Any = keys_of(seed, int(shape[0]) if len(shape) else 0, "dropout")
+    if arrays.library_of(x):  # what is no array, the operator refuses
+        keys = arrays.from_numpy(keys, x)
     return _dropout.call(x, keys, p if training else 0.0, out)
