@@ -58,7 +58,9 @@ def _fits(extents: str, broken: Mapping[str, Any]) -> Require:
     )
 
 
-def _attributes(kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int] = (0, 0), **more: Any) -> Any:
+def _attributes(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int] = (0, 0), **more: Any
+) -> dict[str, Any]:
     return {"kernel": kernel, "stride": stride, "padding": padding, **more}
 
 
