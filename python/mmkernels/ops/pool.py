@@ -25,10 +25,17 @@ def _windows(extent: str, axis: int, dilation: str) -> dict[str, str]:
     }
 
 
-_POSITIVE = "{0} is {{{0}}}; expected numbers from 1 to 2147483647"
+def _positive(name: str, broken: tuple[int, int]) -> Require:
+    return Require(
+        f"min({name}) >= 1 and max({name}) < 2147483648",
+        f"{name} is {{{name}}}; expected numbers from 1 to 2147483647",
+        {name: broken},
+    )
+
+
 _GEOMETRY = (
-    Require("min(kernel) >= 1 and max(kernel) < 2147483648", _POSITIVE.format("kernel"), {"kernel": (0, 3)}),
-    Require("min(stride) >= 1 and max(stride) < 2147483648", _POSITIVE.format("stride"), {"stride": (2, 0)}),
+    _positive("kernel", (0, 3)),
+    _positive("stride", (2, 0)),
     Require("min(padding) >= 0", "padding is {padding}; expected numbers of at least 0", {"padding": (0, -1)}),
     Require(
         "2 * padding[0] <= kernel[0] and 2 * padding[1] <= kernel[1]",
@@ -36,7 +43,7 @@ _GEOMETRY = (
         {"padding": (1, 2)},
     ),
 )
-_DILATION = Require("min(dilation) >= 1 and max(dilation) < 2147483648", _POSITIVE.format("dilation"), {"dilation": (1, 0)})
+_DILATION = _positive("dilation", (1, 0))
 _KERNEL, _STRIDE = Attr("kernel", "ints", length=2), Attr("stride", "ints", length=2)
 _PADDING = Attr("padding", "ints", (0, 0), length=2, doc="on both sides of (height, width)")
 _CEIL = Attr("ceil_mode", "bool", False, doc="a last window may overhang if it starts inside or in the padding")
@@ -58,7 +65,9 @@ def _fits(extents: str, broken: Mapping[str, Any]) -> Require:
     )
 
 
-def _attributes(kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int] = (0, 0), **more: Any) -> Any:
+def _attributes(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int] = (0, 0), **more: Any
+) -> dict[str, Any]:
     return {"kernel": kernel, "stride": stride, "padding": padding, **more}
 
 

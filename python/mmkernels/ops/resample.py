@@ -63,7 +63,9 @@ INTERPOLATE_GRAD = Contract(
     attributes=(Attr("height", "int", doc="of gx"), Attr("width", "int", doc="of gx"), _SCALE, _MODE),
     requires=(
         _STEPS,
-        Require("height >= 0 and width >= 0", "height, width are {height}, {width}; expected at least 0", {"height": -1}),
+        Require(
+            "height >= 0 and width >= 0", "height, width are {height}, {width}; expected at least 0", {"height": -1}
+        ),
         Require(
             "min(height, width) >= 1 or min(P, Q) == 0",
             "height, width are {height}, {width}; expected at least one pixel that was read",
