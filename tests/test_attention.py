@@ -100,7 +100,7 @@ def test_random_calls(data: st.DataObject) -> None:
     q, k, v = (relaid(x, draw(layout)) for x in operands(b, key_heads * group, key_heads, sq, sk, d, dv, dtype))
 
     def grid() -> tuple[int, ...]:
-        return tuple(draw(st.sampled_from([1, n])) for n in (b, key_heads * group, sq)) + (sk,)
+        return (*(draw(st.sampled_from([1, n])) for n in (b, key_heads * group, sq)), sk)
 
     seed = draw(st.integers(0, 2**32 - 1))
     share = draw(st.sampled_from([0.05, 0.5, 0.99]))
@@ -369,7 +369,7 @@ def test_results_and_out() -> None:
     assert attention(q, k, v, out=out) is out
     assert equal(out, y)
     assert equal(attention(q, k, v, scale=1 / math.sqrt(8)), y)
-    with pytest.raises(mmk.ContractTypeError, match="^attention: out= was given; expected none"):
+    with pytest.raises(mmk.ContractTypeError, match=r"^attention: out= was given; expected none"):
         attention(q, k, v, return_lse=True, out=out)
 
 

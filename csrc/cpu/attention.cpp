@@ -23,7 +23,7 @@ template <class T> struct Softmax {
 
 // Scores become p; the rest is carried on. For as many vectors of queries as registers hold.
 template <class T, int vectors>
-void exponentials_of(T* scores, int64_t width, int64_t count, T* maximum, T* total, T* factor) {
+void exponentials_of(T* scores, int64_t width, int64_t count, T* maximum, T* total, T* factor, Ahead& ahead) {
     const Vec<T> infinity((T(__builtin_inff())));
     Vec<T> before[vectors], m[vectors], sum[vectors];
 #pragma GCC unroll 4
@@ -39,7 +39,8 @@ void exponentials_of(T* scores, int64_t width, int64_t count, T* maximum, T* tot
         before[j].store(factor + j * lanes);
         sum[j] = Vec<T>::zero();
     }
-    for (int64_t k = 0; k < count; ++k)
+    for (int64_t k = 0; k < count; ++k) {
+        ahead.fetch();
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; ++j) {
             T* const s = scores + k * width + j * lanes;
@@ -47,24 +48,27 @@ void exponentials_of(T* scores, int64_t width, int64_t count, T* maximum, T* tot
             p.store(s);
             sum[j] = sum[j] + p;
         }
+    }
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; ++j) {
         T* const t = total + j * lanes;
         fma(Vec<T>::load(t), before[j], sum[j]).store(t);
     }
 }
-template <class T> void exponentials(T* scores, int vectors, int64_t count, Softmax<T>& softmax) {
+template <class T> void exponentials(T* scores, int vectors, int64_t count, Softmax<T>& softmax, Ahead& ahead) {
     constexpr int most = TileShape<T>::columns;
     const int64_t width = vectors * lanes;
     for (int64_t j = 0; j < width;) {
         const int64_t left = (width - j) / lanes;
         T *const maximum = softmax.maximum + j, *const total = softmax.total + j, *const factor = softmax.factor + j;
         if (most >= 3 && left >= 3) {
-            exponentials_of<T, most >= 3 ? 3 : 1>(scores + j, width, count, maximum, total, factor), j += 3 * lanes;
+            exponentials_of<T, most >= 3 ? 3 : 1>(scores + j, width, count, maximum, total, factor, ahead),
+                j += 3 * lanes;
         } else if (most >= 2 && left >= 2) {
-            exponentials_of<T, most >= 2 ? 2 : 1>(scores + j, width, count, maximum, total, factor), j += 2 * lanes;
+            exponentials_of<T, most >= 2 ? 2 : 1>(scores + j, width, count, maximum, total, factor, ahead),
+                j += 2 * lanes;
         } else {
-            exponentials_of<T, 1>(scores + j, width, count, maximum, total, factor), j += lanes;
+            exponentials_of<T, 1>(scores + j, width, count, maximum, total, factor, ahead), j += lanes;
         }
     }
 }
@@ -96,8 +100,8 @@ void finish(const Panel<T>& panel, const Softmax<T>& softmax, const Room<T>& roo
 }
 
 template <class T> void attend(const Panel<T>& panel, const T* q, int64_t q_row, const T* k, int64_t k_row, const T* v,
-                               int64_t v_row, int64_t depth, int64_t columns, T scale, const Room<T>& room, T* y,
-                               T* lse) {
+                               int64_t v_row, int64_t depth, int64_t columns, T scale, const Room<T>& room, Ahead ahead,
+                               T* y, T* lse) {
     const int64_t width = panel.width();
     rows_to_lanes(q, q_row, 1, panel.queries, depth, room.queries, width, panel.vectors, scale);
     Softmax<T> softmax;
@@ -113,7 +117,7 @@ template <class T> void attend(const Panel<T>& panel, const T* q, int64_t q_row,
             find_hidden(panel, key, count, room.block);
             hide(room.scores, room.block, count * width);
         }
-        exponentials(room.scores, panel.vectors, count, softmax);
+        exponentials(room.scores, panel.vectors, count, softmax, ahead);
         const T* const values = v + key * v_row;
         const Product<T> product{
             values,        1, v_row, room.scores, width, count, room.result, width, first ? Into::store : Into::rescale,
@@ -145,6 +149,7 @@ void attention(const Attention& op, Context& context) {
         const int64_t each = 1 + flops_per_task / (10000 + 2 * average * keys * (depth + columns));
         const int64_t workers = context.threads < tasks ? context.threads : tasks;
         const int64_t room_size = Room<T>::size(depth, columns);
+        const bool fetch = fetch_ahead(op);
         T* const memory = context.scratch<T>(workers * room_size);
         parallel_for(context, (tasks + each - 1) / each, [&](int64_t index, int worker) {
             const Room<T> room(memory + worker * room_size, depth, columns);
@@ -152,8 +157,19 @@ void attention(const Attention& op, Context& context) {
                 const int64_t sample = task / panels, b = sample / heads, h = sample % heads;
                 const Panel<T> panel = panel_of<T>(op, b, h, task % panels);
                 const int64_t row = sample * queries + panel.first;
+                Ahead ahead;
+                if (const int64_t next = task + 1; fetch && next < tasks) {
+                    const int64_t nb = next / panels / heads, nh = next / panels % heads;
+                    const Panel<T> other = panel_of<T>(op, nb, nh, next % panels);
+                    ahead.add(q, nb, nh, other.first, other.queries, depth);
+                    if (nb != b || nh / group != h / group) {
+                        ahead.add(k, nb, nh / group, 0, keys, depth);
+                        ahead.add(v, nb, nh / group, 0, keys, columns);
+                    }
+                    ahead.spread(keys);
+                }
                 attend(panel, q.of(b, h) + panel.first * q.row, q.row, k.of(b, h / group), k.row, v.of(b, h / group),
-                       v.row, depth, columns, scale, room, y + row * columns, lse ? lse + row : nullptr);
+                       v.row, depth, columns, scale, room, ahead, y + row * columns, lse ? lse + row : nullptr);
             }
         });
     });

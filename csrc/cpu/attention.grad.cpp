@@ -103,8 +103,27 @@ Work<T> prepare(const Problem<T>& p, const Op& op, int64_t b, int64_t h, int64_t
             padded(gy, p.gy.row, n, p.columns, room.gradient_rows)};
 }
 
+// What the panel after this one will read.
+template <class T, class Op> Ahead next_panel(const Problem<T>& p, const Op& op, int64_t b, int64_t h, int64_t index) {
+    Ahead ahead;
+    const int64_t next = (b * p.heads + h) * p.panels + index + 1;
+    const int64_t nb = next / p.panels / p.heads, nh = next / p.panels % p.heads;
+    if (nb == p.batch) return ahead;
+    const Panel<T> other = panel_of<T>(op, nb, nh, next % p.panels);
+    ahead.add(p.q, nb, nh, other.first, other.queries, p.depth);
+    ahead.add(p.gy, nb, nh, other.first, other.queries, p.columns);
+    ahead.add(p.y, nb, nh, other.first, other.queries, p.columns);
+    if (nb != b || nh / p.group != h / p.group) {
+        ahead.add(p.k, nb, nh / p.group, 0, p.keys, p.depth);
+        ahead.add(p.v, nb, nh / p.group, 0, p.keys, p.columns);
+    }
+    ahead.spread(p.keys);
+    return ahead;
+}
+
 // Room.scores: p, room.gscores: ds of a block as [key][query]; room.block: hidden, if only some are seen.
-template <class T> Seen differentiate(const Problem<T>& p, const Work<T>& work, int64_t key, int64_t count) {
+template <class T>
+Seen differentiate(const Problem<T>& p, const Work<T>& work, int64_t key, int64_t count, Ahead& ahead) {
     const Panel<T>& panel = work.panel;
     const Room<T>& room = work.room;
     const Seen seen = what_is_seen(panel, key, count);
@@ -118,6 +137,7 @@ template <class T> Seen differentiate(const Problem<T>& p, const Work<T>& work, 
     for (int64_t j = 0; j < width; j += lanes) {
         const Vec<T> logarithm = Vec<T>::load(room.logarithm + j), delta = Vec<T>::load(room.delta + j);
         for (int64_t i = j; i < count * width; i += width) {
+            if (j == 0) ahead.fetch();
             Vec<T> probability = softmax_exp2(fma(base, logarithm, Vec<T>::load(room.scores + i)));
             Vec<T> gscore = probability * (Vec<T>::load(room.gscores + i) - delta);
             if (seen == Seen::some) {
@@ -155,9 +175,9 @@ template <class T> void add_to_keys(const Work<T>& work, const T* factors, const
 // Adds what a panel gives to the keys [key, key + count) and takes from them. gk and gv, rows of whole vectors, are
 // those of the keys; null leaves them, and gq, alone.
 template <class T> void differentiate_into(const Problem<T>& p, const Work<T>& work, int64_t key, int64_t count,
-                                           bool want_gq, T* gk, T* gv) {
+                                           bool want_gq, T* gk, T* gv, Ahead& ahead) {
     const Room<T>& room = work.room;
-    const Seen seen = differentiate(p, work, key, count);
+    const Seen seen = differentiate(p, work, key, count, ahead);
     if (seen == Seen::none) return;
     if (gk) {
         const bool leave_out = seen == Seen::some && !room.finite;
@@ -209,6 +229,7 @@ void attention_grad(const AttentionGrad& op, Context& context) {
         // One pass needs five products, two passes seven; both add the same numbers in the same order.
         if (threads == 1 || owners >= 4 * threads || (owners >= threads && owners % threads == 0)) {
             context.chose("one pass", "key heads enough for the threads");
+            const bool fetch = fetch_ahead(op);
             const int64_t workers = threads < owners ? threads : owners;
             const int64_t sums = p.keys * (gk_row + gv_row);
             T* const memory = context.scratch<T>(workers * (room_size + sums));
@@ -224,10 +245,11 @@ void attention_grad(const AttentionGrad& op, Context& context) {
                     for (int64_t h = first; h < first + p.group; ++h)
                         for (int64_t i = 0; i < p.panels; ++i) {
                             const Work<T> work = prepare(p, op, b, h, i, room);
+                            Ahead ahead = fetch ? next_panel(p, op, b, h, i) : Ahead();
                             const int64_t end = work.panel.last_limit();
                             for (int64_t key = 0; key < end; key += key_block)
                                 differentiate_into(p, work, key, end - key < key_block ? end - key : key_block, true,
-                                                   gk_sums + key * gk_row, gv_sums + key * gv_row);
+                                                   gk_sums + key * gk_row, gv_sums + key * gv_row, ahead);
                             store_gq(p, work, h, gq.get());
                         }
                     store_rows(gk_sums, p.keys, p.depth, p.scale, gk + owner * p.keys * p.depth);
@@ -243,6 +265,7 @@ void attention_grad(const AttentionGrad& op, Context& context) {
         T* const memory = context.scratch<T>(threads * (room_size + sums));
         parallel_for(context, tasks, [&](int64_t task, int worker) {
             Room<T> room(memory + worker * (room_size + sums), p);
+            Ahead ahead;
             T* const no_sums = nullptr;
             if (task < query_tasks) {
                 const int64_t h = task / p.panels % p.heads;
@@ -250,7 +273,7 @@ void attention_grad(const AttentionGrad& op, Context& context) {
                 const int64_t end = work.panel.last_limit();
                 for (int64_t key = 0; key < end; key += key_block)
                     differentiate_into(p, work, key, end - key < key_block ? end - key : key_block, true, no_sums,
-                                       no_sums);
+                                       no_sums, ahead);
                 store_gq(p, work, h, gq.get());
                 return;
             }
@@ -265,7 +288,7 @@ void attention_grad(const AttentionGrad& op, Context& context) {
                     if (panel_of<T>(op, b, h, i).last_limit() <= key) continue;
                     const Work<T> work = prepare(p, op, b, h, i, room);
                     const int64_t seen = work.panel.last_limit() - key;
-                    differentiate_into(p, work, key, seen < rows ? seen : rows, false, gk_sums, gv_sums);
+                    differentiate_into(p, work, key, seen < rows ? seen : rows, false, gk_sums, gv_sums, ahead);
                 }
             store_rows(gk_sums, rows, p.depth, p.scale, gk + (owner * p.keys + key) * p.depth);
             store_rows(gv_sums, rows, p.columns, T(1), gv + (owner * p.keys + key) * p.columns);
@@ -282,6 +305,7 @@ void attention_bias_grad(const AttentionBiasGrad& op, Context& context) {
         T* const memory = context.scratch<T>((context.threads < tasks ? context.threads : tasks) * room_size);
         parallel_for(context, tasks, [&](int64_t task, int worker) {
             Room<T> room(memory + worker * room_size, p);
+            Ahead ahead;
             const int64_t sample = task / p.panels;
             const Work<T> work = prepare(p, op, sample / p.heads, sample % p.heads, task % p.panels, room);
             T* const to = gbias + (sample * p.queries + work.panel.first) * p.keys;
@@ -289,7 +313,7 @@ void attention_bias_grad(const AttentionBiasGrad& op, Context& context) {
             for (int64_t key = 0; key < p.keys; key += key_block) {
                 const int64_t rows = p.keys - key < key_block ? p.keys - key : key_block;
                 const int64_t count = end - key < 0 ? 0 : end - key < rows ? end - key : rows;
-                const bool some = count > 0 && differentiate(p, work, key, count) != Seen::none;
+                const bool some = count > 0 && differentiate(p, work, key, count, ahead) != Seen::none;
                 if (some) lanes_to_rows(room.gscores, work.panel.width(), work.panel.queries, count, to + key, p.keys);
                 for (int64_t i = 0; i < work.panel.queries; ++i)
                     for (int64_t k = some ? count : 0; k < rows; ++k) to[i * p.keys + key + k] = 0;

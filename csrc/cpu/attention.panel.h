@@ -27,6 +27,37 @@ template <class T> struct Rows {
     MMK_MEMBER const T* of(int64_t b, int64_t h) const { return data + b * batch + h * head; }
 };
 
+// Memory of the next task, fetched into L2 while this one computes: short sequences are over before the hardware's
+// own prefetching has begun (1024 x 8 x 16 x 40: 10.9 ms without, 6.3 with). It is spread over the rows of scores; all
+// at once it would hold up the work.
+struct Ahead {
+    static constexpr int most = 5;
+    static constexpr int64_t line = 64;
+    const char* from[most];
+    int64_t bytes[most]; // left to fetch
+    int count = 0;
+    int64_t each = 0; // bytes of each per row of scores
+
+    template <class T>
+    MMK_MEMBER void add(const Rows<T>& x, int64_t b, int64_t h, int64_t first, int64_t rows, int64_t columns) {
+        if (x.row != columns || rows == 0) return;
+        from[count] = reinterpret_cast<const char*>(x.of(b, h) + first * x.row);
+        bytes[count] = rows * columns * int64_t(sizeof(T));
+        each = bytes[count] > each ? bytes[count] : each; // until spread
+        ++count;
+    }
+    MMK_MEMBER void spread(int64_t rows) { each = rows ? (each / rows + line) / line * line : 0; }
+    MMK_MEMBER void fetch() {
+        for (int i = 0; i < count; ++i)
+            for (int64_t n = each; n > 0 && bytes[i] > 0; n -= line, bytes[i] -= line, from[i] += line)
+                __builtin_prefetch(from[i], 0, 2);
+    }
+};
+// Where it pays: keys that are soon done with, and more memory than L2 holds anyway.
+template <class Op> MMK_INLINE bool fetch_ahead(const Op& op) {
+    return op.k.extent[2] <= 512 && op.q.size() + op.k.size() + op.v.size() > int64_t(1) << 18;
+}
+
 // A mask or a bias [B H Sq Sk] of one head; null if it is not given.
 template <class T> struct Grid {
     const T* data;
