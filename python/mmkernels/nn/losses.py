@@ -9,7 +9,8 @@ import numpy as np
 from .. import arrays
 from ..errors import ContractError
 from ..ops.activation import log_softmax
-from ..ops.pointwise import mean, mul, sub, sum
+from ..ops.pointwise import mean, mul, sub
+from ..ops.pointwise import sum as total
 
 __all__ = ["cross_entropy", "mse_loss"]
 
@@ -31,9 +32,9 @@ def mse_loss(prediction: Any, target: Any) -> Any:
 
 
 def cross_entropy(logits: Any, target: Any) -> Any:
-    """The mean of -log softmax(logits)[target] over the batch: logits (N, K) real, target (N,) integers below K. Stable.
+    """The mean of -log softmax(logits)[target] over the batch: logits (N, K) real, target (N,) integers below K.
 
-    Raises ContractError for other shapes or a class out of range.
+    Raises ContractError for other shapes or a class out of range. Stable.
 
     >>> import numpy as np
     >>> from mmkernels import nn
@@ -44,7 +45,9 @@ def cross_entropy(logits: Any, target: Any) -> Any:
     if len(shape) != 2 or classes.shape != shape[:1]:
         raise ContractError(f"cross_entropy: target.shape is {classes.shape}; expected (N,) for logits of {shape}")
     if classes.dtype.kind not in "iu" or ((classes < 0) | (classes >= shape[1])).any():
-        raise ContractError(f"cross_entropy: target has a value that is no class; expected integers 0 to {shape[1] - 1}")
+        raise ContractError(
+            f"cross_entropy: target has a value that is no class; expected integers 0 to {shape[1] - 1}"
+        )
     chosen = np.zeros(shape, logits.dtype)
     chosen[np.arange(shape[0]), classes] = 1
-    return mul(sum(mul(log_softmax(logits, 1), chosen)), -1.0 / max(shape[0], 1))
+    return mul(total(mul(log_softmax(logits, 1), chosen)), -1.0 / max(shape[0], 1))

@@ -188,9 +188,7 @@ class Module:
         return self.train(False)
 
     def __repr__(self) -> str:
-        lines = [
-            f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.children()
-        ]
+        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.children()]
         inside = self.describe() if not lines else "\n" + "\n".join(lines) + "\n"
         return f"{type(self).__name__}({inside})"
 

@@ -1,4 +1,4 @@
-"""Optimisers: parameters move in place, by correctly rounded arithmetic in a stated order, so training repeats its bits.
+"""Optimisers: parameters move in place, by correctly rounded arithmetic in a stated order, so training repeats bits.
 
 >>> import numpy as np
 >>> from mmkernels import autograd, nn, optim

@@ -79,7 +79,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: theta <- (1 - lr weight_decay) theta first (Loshchilov and Hutter 2019). Stable.
+    """Adam with decoupled weight decay: theta <- (1 - lr weight_decay) theta first (Loshchilov and Hutter 2019).
 
     >>> import numpy as np
     >>> from mmkernels import nn, optim

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 
 from ..autograd import Variable
-from ..ops.pointwise import mul, sum
+from ..ops.pointwise import mul
+from ..ops.pointwise import sum as total
 
 __all__ = ["clip_grad_norm"]
 
@@ -24,10 +25,10 @@ def clip_grad_norm(parameters: Iterable[Variable], max_norm: float) -> float:
     (5.0, [0.30000001192092896, 0.4000000059604645])
     """
     with_gradient = [p for p in parameters if p.grad is not None]
-    total = 0.0
+    squares = 0.0
     for p in with_gradient:
-        total += float(sum(mul(p.grad, p.grad)))
-    norm = math.sqrt(total)
+        squares += float(total(mul(p.grad, p.grad)))
+    norm = math.sqrt(squares)
     if norm > max_norm and math.isfinite(norm):
         for p in with_gradient:
             p.grad = mul(p.grad, max_norm / norm)
