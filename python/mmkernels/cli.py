@@ -63,12 +63,13 @@ def _info() -> int:
     import mmkernels as mmk
 
     from . import _core
+    from .settings import get_num_threads
 
     compiled, found = _core.compiled_isas(), _core.available_isas()
     lines = {
         "arithmetic": mmk.__arithmetic__,
         "instruction sets": f"{', '.join(compiled)} compiled; {', '.join(found)} found; {_core.get_isa()} used",
-        "threads": str(mmk.get_num_threads()),
+        "threads": str(get_num_threads()),
         "CUDA": "kernels compiled" if getattr(_core, "cuda_compiled", False) else "not in this build",
         "devices": "cpu",
     }

@@ -82,30 +82,27 @@ class UNet(Module):
         def attend(level: int, size: int) -> list[Module]:
             return [SelfAttention2d(size, num_heads, _GROUPS)] if attention[level] else []
 
-        last = len(multipliers) - 1
-        size, left = channels, [channels]
+        sizes = [channels * m for m in multipliers]
+        size, left = channels, []
         self.down = ModuleList()
-        for level, multiplier in enumerate(multipliers):
-            for _ in range(blocks):
-                step: list[Module] = [ResidualBlock(size, channels * multiplier, width)]
-                size = channels * multiplier
-                self.down.append(ModuleList(step + attend(level, size)))
-                left.append(size)
-            if level != last:
+        for level, wanted in enumerate(sizes):
+            if level > 0:
                 self.down.append(ModuleList([Conv2d(size, size, 3, stride=2, padding=1)]))
+            for _ in range(blocks):
+                self.down.append(ModuleList([ResidualBlock(size, wanted, width), *attend(level, wanted)]))
+                size = wanted
                 left.append(size)
 
         self.middle = ModuleList([ResidualBlock(size, size, width)])
 
         self.up = ModuleList()
-        for level, multiplier in reversed(list(enumerate(multipliers))):
-            for i in range(blocks + 1):
-                step = [ResidualBlock(size + left.pop(), channels * multiplier, width)]
-                size = channels * multiplier
-                step += attend(level, size)
-                if level != 0 and i == blocks:
-                    step += [Upsample(2), Conv2d(size, size, 3, padding=1)]
-                self.up.append(ModuleList(step))
+        for level, wanted in reversed(list(enumerate(sizes))):
+            for _ in range(blocks):
+                self.up.append(ModuleList([ResidualBlock(size + left.pop(), wanted, width), *attend(level, wanted)]))
+                size = wanted
+            if level > 0:
+                self.up.append(ModuleList([Upsample(2), Conv2d(size, sizes[level - 1], 3, padding=1)]))
+                size = sizes[level - 1]
 
         self.norm = GroupNorm(_GROUPS, size, activation="silu")
         self.exit = Conv2d(size, in_channels, 3, padding=1)
@@ -126,13 +123,14 @@ class UNet(Module):
         embedding = silu(add(self.time(features), self.classes(labels)))
 
         h = self.entry(x)
-        left = [h]
+        left = []
         for step in self.down:
             h = _apply(step, h, embedding)
-            left.append(h)
+            if _is_block(step):
+                left.append(h)
         h = _apply(self.middle, h, embedding)
         for step in self.up:
-            h = _apply(step, arrays.concat([h, left.pop()], 1), embedding)
+            h = _apply(step, arrays.concat([h, left.pop()], 1) if _is_block(step) else h, embedding)
         return self.exit(self.norm(h))
 
 
@@ -140,6 +138,10 @@ def _apply(modules: Any, h: Any, embedding: Any) -> Any:
     for module in modules:
         h = module(h, embedding) if isinstance(module, ResidualBlock) else module(h)
     return h
+
+
+def _is_block(step: Any) -> bool:
+    return isinstance(step[0], ResidualBlock)
 
 
 def _zero(layer: Conv2d) -> None:
