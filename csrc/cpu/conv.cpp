@@ -315,8 +315,13 @@ template <class T> void input_gradient(const Conv2dInputGrad& op, Context& conte
                 correlate_pixels<T>(context, c, weights);
             } else
                 correlate_outputs(context, c, [&](int64_t g, int64_t n0, int64_t count, int64_t width, T* panel) {
-                    for (int64_t t = 0; t < c.depth; ++t)
-                        pack_panel(at(g, n0) + place[t], 1, R * S, 1, count, width, panel + t * width);
+                    if (c.depth == K * R * S) // a stride of 1: the taps of one filter channel are neighbours
+                        for (int64_t k = 0; k < K; ++k)
+                            pack_panel(at(g, n0) + k * C * R * S, 1, R * S, R * S, count, width,
+                                       panel + k * R * S * width);
+                    else
+                        for (int64_t t = 0; t < c.depth; ++t)
+                            pack_panel(at(g, n0) + place[t], 1, R * S, 1, count, width, panel + t * width);
                 });
         }
 }
