@@ -292,9 +292,9 @@ def conv2d(
     >>> x = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
     >>> laplacian = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32).reshape(1, 1, 3, 3)
     >>> mmk.conv2d(x, laplacian, padding="same")[0, 0]
-    array([[  4.,   3.,  -1.],
-           [ -5.,   0.,  -5.],
-           [-11., -13., -21.]], dtype=float32)
+    array([[  4.,   2.,  -2.],
+           [ -2.,   0.,  -6.],
+           [-14., -10., -20.]], dtype=float32)
     """
     if algorithm is not None and algorithm != "direct":
         raise ContractError(f"conv2d: algorithm is {algorithm!r}; expected None or 'direct'")
