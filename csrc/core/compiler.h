@@ -10,6 +10,9 @@
 
 #define MMK_INLINE static inline __attribute__((always_inline))
 #define MMK_MEMBER inline __attribute__((always_inline))
+// A kernel that takes its operation as a function object: everything it calls is inlined. Left to itself g++ calls the
+// longer operations, and a vector that is passed travels through the stack: 20 times slower on AVX2.
+#define MMK_FLATTEN __attribute__((flatten))
 
 // Object files of one instruction set live in a namespace of its name, so that the linker can never
 // take a function compiled for AVX-512 in the place of the portable one.

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t grain = 4096; // elements for which a second thread pays
 
-template <class T, class F, class... In> void elementwise_kernel(T* y, int64_t n, F f, const In*... x) {
+template <class T, class F, class... In> MMK_FLATTEN void elementwise_kernel(T* y, int64_t n, F f, const In*... x) {
     int64_t i = 0;
     for (; i + lanes <= n; i += lanes) f(Vec<T>::load(x + i)...).store(y + i);
     if (i < n) f(Vec<T>::load(x + i, n - i)...).store(y + i, n - i);
@@ -70,22 +70,22 @@ template <class T> MMK_INLINE T exponentials(const T* x, T* y, int64_t n, T max)
     });
 }
 
-template <class T> void softmax_row(const T* x, T* y, int64_t n) {
+template <class T> MMK_FLATTEN void softmax_row(const T* x, T* y, int64_t n) {
     const T sum = exponentials(x, y, n, row_max(x, n));
     const Vec<T> factor(T(1) / sum);
     elementwise_kernel(y, n, [=](Vec<T> e) { return e * factor; }, static_cast<const T*>(y));
 }
-template <class T> void log_softmax_row(const T* x, T* y, int64_t n) {
+template <class T> MMK_FLATTEN void log_softmax_row(const T* x, T* y, int64_t n) {
     const T max = row_max(x, n);
     const Vec<T> shift(max), log_sum(mmk::MMK_ISA::log(exponentials(x, y, n, max)));
     elementwise_kernel(y, n, [=](Vec<T> v) { return (v - shift) - log_sum; }, x);
 }
-template <class T> void softmax_grad_row(const T* y, const T* gy, T* gx, int64_t n) {
+template <class T> MMK_FLATTEN void softmax_grad_row(const T* y, const T* gy, T* gx, int64_t n) {
     const Vec<T> sum(long_sum<T>(
         n, [=](int64_t i, int64_t count) { return Vec<T>::load(gy + i, count) * Vec<T>::load(y + i, count); }));
     elementwise_kernel(gx, n, [=](Vec<T> v, Vec<T> g) { return v * (g - sum); }, y, gy);
 }
-template <class T> void log_softmax_grad_row(const T* y, const T* gy, T* gx, int64_t n) {
+template <class T> MMK_FLATTEN void log_softmax_grad_row(const T* y, const T* gy, T* gx, int64_t n) {
     const Vec<T> sum(long_sum(gy, n));
     elementwise_kernel(gx, n, [=](Vec<T> v, Vec<T> g) { return g - exp(v) * sum; }, y, gy);
 }
@@ -109,7 +109,8 @@ void rows(Context& context, int64_t dim, Kernel kernel, const Tensor& y, const I
 // ---- dropout
 // ---------------------------------------------------------------------------------------------------------
 
-template <class T> void dropout_kernel(const PhiloxKey& key, const T* x, T* y, int64_t begin, int64_t end, double p) {
+template <class T>
+MMK_FLATTEN void dropout_kernel(const PhiloxKey& key, const T* x, T* y, int64_t begin, int64_t end, double p) {
     const F32x16 threshold{float(p)};
     const Vec<T> divisor(T(1 - p));
     for (int64_t i = begin; i < end; i += philox_block) {

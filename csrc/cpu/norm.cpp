@@ -26,7 +26,7 @@ template <class T> MMK_INLINE Vec<T> first_lanes(Vec<T> v, int64_t n) {
 }
 
 // Of a group, which is `planes` rows of `size` elements.
-template <class T> Moments<T> moments(const T* x, int64_t planes, int64_t size, T eps) {
+template <class T> MMK_FLATTEN Moments<T> moments(const T* x, int64_t planes, int64_t size, T eps) {
     const T count = T(planes * size);
     T sum = 0, squares = 0;
     for (int64_t p = 0; p < planes; ++p) sum = sum + long_sum(x + p * size, size);
@@ -123,7 +123,7 @@ void column_sums(Context& context, int64_t rows, int64_t columns, T* out, const 
 template <class T, class F> struct Plane {
     T mean, factor, bias, scale, shift;
     F f;
-    void run(const T* x, T* y, int64_t size) const {
+    MMK_FLATTEN void run(const T* x, T* y, int64_t size) const {
         const Vec<T> m(mean), a(factor), b(bias), c(scale), e(shift);
         const auto step = [&](int64_t i, int64_t n) {
             f(fma(Vec<T>::load(x + i, n) - m, a, b) * c + e).store(y + i, n);
