@@ -124,6 +124,26 @@ def test_lengths(sq: int, sk: int, causal: int) -> None:
     check(*operands(1, 2, 1, sq, sk, 16, 16), causal=causal)
 
 
+@pytest.mark.parametrize(
+    "extents", [(0, 2, 2, 3, 5, 4, 4), (2, 0, 3, 3, 5, 4, 4), (2, 2, 1, 0, 5, 4, 4), (2, 2, 1, 3, 5, 4, 0)], ids=str
+)
+@pytest.mark.parametrize("n", [1, 3])
+def test_empty_extents(extents: tuple[int, ...], n: int) -> None:
+    """Keys that no query reads have gradients of zero, however their memory looked before."""
+    q, k, v = operands(*extents)
+    with threads(n):
+        y, lse = ATTENTION(q, k, v)
+        gq, gk, gv = gradients(q, k, v, y)
+    assert y.shape == (*q.shape[:3], v.shape[3])
+    assert lse.shape == q.shape[:3]
+    assert (gq.shape, gk.shape, gv.shape) == (q.shape, k.shape, v.shape)
+    assert not gq.any()
+    assert not gk.any()
+    assert not gv.any()
+    if lse.size:
+        assert equal(lse, ATTENTION(q, k, np.ones_like(k))[1])
+
+
 @pytest.mark.parametrize("sk", [7, 63, 129])
 def test_bias_of_any_length(sk: int) -> None:
     check(*operands(2, 2, 2, 17, sk, 8, 8), None, normal(1, 2, 17, sk, seed=3))

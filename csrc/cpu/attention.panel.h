@@ -121,7 +121,7 @@ template <class T> Seen what_is_seen(const Panel<T>& panel, int64_t key, int64_t
     return !any_seen ? Seen::none : any_hidden ? Seen::some : Seen::all;
 }
 
-// hidden[k][query] = 1 where the query does not see key + k, else 0.
+// hidden[k][query] is 0 where the query sees key + k.
 template <class T> void find_hidden(const Panel<T>& panel, int64_t key, int64_t count, T* hidden) {
     const int64_t width = panel.width();
     T limit[panel_queries];
@@ -141,11 +141,11 @@ template <class T> void find_hidden(const Panel<T>& panel, int64_t key, int64_t 
                 for (int64_t i = 0; i < width; i += lanes) Vec<T>(T(1)).store(hidden + k * width + i);
         return;
     }
-    for (int64_t i = 0; i < panel.queries; ++i) {
-        const uint8_t* const m = panel.mask.at(panel.first + i, key);
-        for (int64_t k = 0; k < count; ++k)
-            if (!m[k * panel.mask.step]) hidden[k * width + i] = T(1);
-    }
+    const T flag[2] = {T(1), T(0)}; // a table, not a branch: random masks would be predicted wrongly
+    const uint8_t* const m = panel.mask.at(panel.first, key);
+    for (int64_t k = 0; k < count; ++k)
+        for (int64_t i = 0; i < panel.queries; ++i)
+            hidden[k * width + i] += flag[m[k * panel.mask.step + i * panel.mask.row] != 0];
 }
 
 // s2[k][query] of the keys [key, key + count), hidden ones too. `room` holds a block and is overwritten.
