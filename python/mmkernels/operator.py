@@ -207,7 +207,7 @@ class Operator:
 
     def names(self, operands: tuple[Any, ...], attributes: tuple[Any, ...]) -> dict[str, Any]:
         """Extents, plain attributes and which optional operands are there, of a call that has been validated."""
-        key = (tuple(None if o is None else (tuple(o.shape), str(o.dtype)) for o in operands), attributes)
+        key = (tuple(None if o is None else (tuple(o.shape), o.dtype) for o in operands), attributes)
         try:
             return self._names[key]
         except KeyError:

@@ -94,12 +94,12 @@ class _Bars:
     def training(self, start: int, total: int) -> Any:
         """A bar that is moved by hand, and tells on_step."""
         bar = self._bar(desc="U-Net learns to draw", initial=start, total=total, unit="step")
-        return _Told(bar, self._on_step) if self._on_step else bar
+        return _Told(bar, start, self._on_step) if self._on_step else bar
 
 
 class _Told:
-    def __init__(self, bar: Any, on_step: Callable[[int], None]) -> None:
-        self._bar, self._on_step, self._done = bar, on_step, int(bar.initial)
+    def __init__(self, bar: Any, start: int, on_step: Callable[[int], None]) -> None:
+        self._bar, self._done, self._on_step = bar, start, on_step
         self.close = bar.close
 
     def update(self) -> None:
