@@ -119,9 +119,7 @@ def test_average_and_its_gradient_to_the_bit(
     st.tuples(st.integers(1, 2), st.sampled_from([1, 5, 16, 33]), st.integers(1, 6), st.integers(1, 20)),
     st.integers(1, 9), st.integers(1, 9), st.sampled_from(LAYOUTS), st.integers(0, 10**6),
 )  # fmt: skip
-def test_scatter_and_gather_to_the_bit(
-    shape: tuple[int, ...], height: int, width: int, layout: str, seed: int
-) -> None:
+def test_scatter_and_gather_to_the_bit(shape: tuple[int, ...], height: int, width: int, layout: str, seed: int) -> None:
     """Arbitrary indices, collisions and -1 included; np.add.at adds in row-major order as well."""
     random = np.random.default_rng(seed)
     gy = laid_out(random.standard_normal(shape).astype(np.float32), layout)

@@ -287,7 +287,9 @@ def test_a_diffusion_step_through_the_door() -> None:
 def test_noise_through_the_door() -> None:
     for dtype in ("float32", "float64"):
         wanted = philox_normal((2, 5), seed=1, dtype=dtype)
-        found = philox_normal((2, 5), seed=torch.from_numpy(keys_of(1, 2)), dtype=getattr(torch, dtype), like=torch.ones(1))
+        found = philox_normal(
+            (2, 5), seed=torch.from_numpy(keys_of(1, 2)), dtype=getattr(torch, dtype), like=torch.ones(1)
+        )
         assert isinstance(found, torch.Tensor)
         np.testing.assert_array_equal(found.numpy(), wanted)
         out = torch.empty(2, 5, dtype=getattr(torch, dtype))
@@ -296,7 +298,9 @@ def test_noise_through_the_door() -> None:
     sampler = DDPM(linear_schedule(), 5)
     images = sample(sampler, lambda x, t: x * 0.5, (2, 3, 4, 4), seed=1, like=torch.ones(1))
     assert isinstance(images, torch.Tensor)
-    np.testing.assert_array_equal(images.numpy(), sample(sampler, lambda x, t: x * np.float32(0.5), (2, 3, 4, 4), seed=1))
+    np.testing.assert_array_equal(
+        images.numpy(), sample(sampler, lambda x, t: x * np.float32(0.5), (2, 3, 4, 4), seed=1)
+    )
 
 
 def test_gradients_twice_through_the_door() -> None:

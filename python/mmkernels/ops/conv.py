@@ -20,6 +20,14 @@ _GEOMETRY = (
     Attr("dilation", "ints", (1, 1), length=2, doc="distance between taps: rows, columns"),
     Attr("groups", "int", 1, doc="channels are cut into so many groups, each with outputs of its own"),
 )
+
+
+def _roundings(channels: str) -> str:
+    """The longest path of roundings: a chunk's chain, the chunks, bias and residual."""
+    whole = "max(1, 256 // (R * S))"
+    return f"min({channels}, {whole}) * R * S + ({channels} + {whole} - 1) // {whole} + 2"
+
+
 _POSITIVE = (
     Require("stride[0] >= 1 and stride[1] >= 1", "stride is {stride}; expected 1 or more", {"stride": (1, 0)}),
     Require(
@@ -142,7 +150,7 @@ CONV2D = Contract(
     requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S", {"R": 0})),
     outputs=(Out("y", "N K P Q"),),
     free=("N",), layout="x", flops="2 * N * K * P * Q * (C // groups) * R * S",
-    bound=Bound("dot", depth="C // groups * R * S", ulp=4.0),
+    bound=Bound("dot", depth=_roundings("C // groups"), ulp=4.0),
     vjp={
         "x": "conv2d_input_grad(gy, weight, height=H, width=W, stride=stride, padding=padding, dilation=dilation, "
              "groups=groups)",
@@ -166,7 +174,7 @@ CONV2D_INPUT_GRAD = Contract(
     ),
     outputs=(Out("gx", "N C height width"),),
     free=("N",), layout="gy", flops="2 * N * K * P * Q * D * R * S",
-    bound=Bound("dot", depth="K // groups * R * S"),
+    bound=Bound("dot", depth=_roundings("K // groups")),
     vjp={
         "gy": "conv2d(ggx, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)",
         "weight": "conv2d_weight_grad(ggx, gy, kernel=(R, S), stride=stride, padding=padding, dilation=dilation, "
@@ -183,7 +191,7 @@ CONV2D_WEIGHT_GRAD = Contract(
     requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S", {"kernel": (0, 3)}), _EXTENTS),
     outputs=(Out("gweight", "K C//groups R S"),),
     flops="2 * N * K * P * Q * (C // groups) * R * S",
-    bound=Bound("dot", depth="N * P * Q"),
+    bound=Bound("dot", depth="min(256, N * P * Q) + (N * P * Q + 255) // 256"),
     vjp={
         "x": "conv2d_input_grad(gy, ggweight, height=H, width=W, stride=stride, padding=padding, dilation=dilation, "
              "groups=groups)",

@@ -150,9 +150,7 @@ def interpolate(
            [1., 1., 2., 2.]])
     """
     if (size is None) == (scale_factor is None):
-        raise ContractError(
-            f"interpolate: size is {size} and scale_factor is {scale_factor}; expected one of them"
-        )
+        raise ContractError(f"interpolate: size is {size} and scale_factor is {scale_factor}; expected one of them")
     if align_corners is not None and mode == "nearest":
         raise ContractError(f"interpolate: align_corners is {align_corners}; expected None with mode 'nearest'")
     return _interpolate.call(x, size, scale_factor, mode, out)
