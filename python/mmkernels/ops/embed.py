@@ -120,8 +120,7 @@ def embedding(indices: Any, weight: Any, *, out: Any = None) -> Any:
     tokens in their order, so it is the same every time. Stable.
 
     >>> import numpy as np, mmkernels as mmk
-    >>> from mmkernels.ops.embed import embedding
-    >>> embedding(np.array([2, 0]), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    >>> mmk.embedding(np.array([2, 0]), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     array([[5., 6.],
            [1., 2.]])
     """
@@ -149,8 +148,7 @@ def sinusoidal_features(
     Diffusion Probabilistic Models", arXiv 2006.11239 (shift 1).
 
     >>> import numpy as np, mmkernels as mmk
-    >>> from mmkernels.ops.embed import sinusoidal_features
-    >>> sinusoidal_features(np.array([0, 10]), 4).round(4)
+    >>> mmk.sinusoidal_features(np.array([0, 10]), 4).round(4)
     array([[ 0.    ,  0.    ,  1.    ,  1.    ],
            [-0.544 ,  0.0998, -0.8391,  0.995 ]], dtype=float32)
     """
@@ -169,8 +167,7 @@ def fourier_features(t: Any, frequencies: Any, *, out: Any = None) -> Any:
     arXiv 2006.10739; Song et al., arXiv 2011.13456, for diffusion times.
 
     >>> import numpy as np, mmkernels as mmk
-    >>> from mmkernels.ops.embed import fourier_features
-    >>> fourier_features(np.array([0.25, 0.5]), np.array([1.0])).round(4) + 0.0
+    >>> mmk.fourier_features(np.array([0.25, 0.5]), np.array([1.0])).round(4) + 0.0
     array([[ 1.,  0.],
            [ 0., -1.]])
     """

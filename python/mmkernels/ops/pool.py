@@ -257,8 +257,7 @@ def max_pool2d(
     are those of torch.nn.MaxPool2d.
 
     >>> import numpy as np, mmkernels as mmk
-    >>> from mmkernels.ops.pool import max_pool2d
-    >>> y, indices = max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2, return_indices=True)
+    >>> y, indices = mmk.max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2, return_indices=True)
     >>> y[0, 0].tolist(), indices[0, 0].tolist()
     ([[5.0, 7.0], [13.0, 15.0]], [[5, 7], [13, 15]])
     """
@@ -289,8 +288,7 @@ def avg_pool2d(
     rules are those of torch.nn.AvgPool2d.
 
     >>> import numpy as np, mmkernels as mmk
-    >>> from mmkernels.ops.pool import avg_pool2d
-    >>> avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)[0, 0]
+    >>> mmk.avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)[0, 0]
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """

@@ -144,8 +144,7 @@ def interpolate(
     Source: torch.nn.functional.interpolate.
 
     >>> import numpy as np, mmkernels as mmk
-    >>> from mmkernels.ops.resample import interpolate
-    >>> interpolate(np.array([[[[1.0, 2.0]]]]), scale_factor=2)[0, 0]
+    >>> mmk.interpolate(np.array([[[[1.0, 2.0]]]]), scale_factor=2)[0, 0]
     array([[1., 1., 2., 2.],
            [1., 1., 2., 2.]])
     """
