@@ -1,9 +1,9 @@
 // conv — two-dimensional convolution (cross-correlation, as in every deep-learning library) and its two gradients.
-// Computes   conv2d             y[n,k,p,q] = act(sum over c, r, s of x'[n, c, p*sh + r*dh, q*sw + s*dw] * w[k,c,r,s]
-//                               + bias[k] + residual[n,k,p,q]), x' being x with its border of zeros
-//            conv2d_input_grad  gx[n,c,h,w] = the sum over k, r, s of gy[n,k,p,q] * w[k,c,r,s] for p*sh + r*dh = h +
-//            top conv2d_weight_grad gw[k,c,r,s] = the sum over n, p, q of x'[n, c, p*sh + r*dh, q*sw + s*dw] *
-//            gy[n,k,p,q]
+// Computes   conv2d: y[n,k,p,q] = act(sum over c, r, s of x'[n, c, p*sh + r*dh, q*sw + s*dw] * w[k,c,r,s]
+//                + bias[k] + residual[n,k,p,q]), x' being x with its border of zeros
+//            conv2d_input_grad: gx[n,c,h,w] = the sum over k, r, s of gy[n,k,p,q] * w[k,c,r,s], where
+//                p*sh + r*dh = h + top and q*sw + s*dw = w + left
+//            conv2d_weight_grad: gw[k,c,r,s] = the sum over n, p, q of x'[n, c, p*sh + r*dh, q*sw + s*dw] * gy[n,k,p,q]
 // Shapes     as in ops/conv.py
 // Types      float32, float64
 // Limits     none: empty batches and no channels at all give what the formulas say

@@ -13,8 +13,7 @@
 //            that of the group alone (biased). A constant group gives bias exactly if its mean is exact. NaN and
 //            infinities make their whole group NaN. Empty groups leave the weights' gradients at +0.
 // Algorithm  true two passes (mean, then squares about the mean), a third writes: a group is read from memory once
-// while
-//            it fits the second-level cache. group_norm's threads share groups, layer_norm's rows; the gradients of the
+//            while it fits the second-level cache. group_norm's threads share groups, layer_norm's rows; the gradients of the
 //            weights are then summed per channel.
 // Order      Every operation above is rounded by itself. Sums over a row or a channel plane are the long sum
 //            (core/reduce.h); a group adds its planes' sums in channel order, from +0. Sums over n or over rows take 64

@@ -1,20 +1,19 @@
 // pool — the maximum or the mean of each window of a plane, and their gradients.
 // Computes   max_pool2d: y[n,c,p,q] = max over r, s of x[n,c,p*stride-padding+r*dilation, ...], taps inside the plane
-// only;
-//            the first maximum in scan order, or the first NaN; indices: h * W + w of what was chosen, -1 (and y =
-//            -inf) if a window has no tap inside max_pool2d_grad: gx[n,c,i] = sum of gy over the windows whose index is
-//            i; -1 adds nothing max_pool2d_gather: result[n,c,p,q] = ggx[n,c] at index [n,c,p,q], 0 at -1 avg_pool2d: y
-//            = sum of the window's taps inside the plane / divisor; the divisor is divisor_override, or the window's
-//            size, clipped to the padded plane (count_include_pad) or to the plane avg_pool2d_grad: gx[n,c,h,w] = sum
-//            of gy / divisor over the windows that see (h, w)
+//                only; the first maximum in scan order, or the first NaN; indices: h * W + w of what was chosen, -1
+//                (and y = -inf) if a window has no tap inside
+//            max_pool2d_grad: gx[n,c,i] = sum of gy over the windows whose index is i; -1 adds nothing
+//            max_pool2d_gather: result[n,c,p,q] = ggx[n,c] at index [n,c,p,q], 0 at -1
+//            avg_pool2d: y = sum of the window's taps inside the plane / divisor; the divisor is divisor_override, or
+//                the window's size, clipped to the padded plane (count_include_pad) or to the plane
+//            avg_pool2d_grad: gx[n,c,h,w] = sum of gy / divisor over the windows that see (h, w)
 // Shapes     as in ops/pool.py; ceil_mode lets a last window overhang if it starts inside the plane or its left padding
 // Types      float32, float64; indices int64
 // Limits     padding <= kernel / 2; any kernel, stride, dilation; planes of more than 2^31 elements
 // Algorithm  rows: a line of the plane is split into `stride` phases between padding, so that sixteen neighbouring
-// windows
-//            read neighbouring elements; the maximum without indices is taken down the columns first, then along the
-//            line. channels: channels-last operands, sixteen channels of one window at a time. plane: one plane per
-//            task
+//            windows read neighbouring elements; the maximum without indices is taken down the columns first, then
+//            along the line. channels: channels-last operands, sixteen channels of one window at a time. plane: one
+//            plane per task
 // Order      avg_pool2d: row-major from +0, then one division; gradients: from +0, windows in (p, q) order
 //            maxima end with + 0; the order in which a maximum without indices is taken cannot be seen
 // Source     LeCun et al., Proc. IEEE 86 (1998), II.B (average); Boureau et al., ICML 2010 (maximum)
