@@ -12,8 +12,8 @@
 //            pixels, where a group has few output channels. The input gradient is one such correlation for every
 //            residue of (h, w) modulo the stride; the weight gradient exchanges the tables of taps and pixels.
 // Order      products run over c, r, s (conv2d), k, r, s, each rising (input gradient), n, p, q (weight gradient).
-// Chunks:
-//            the most whole channels that make no more than 256 of r*s products each; weight gradient: 256 products.
+//            Chunks: the most whole channels that make no more than 256 products, r*s to a channel; weight gradient:
+//            256 products.
 //            A tap on the border is the product with +0. The input gradient has no border: taps that meet no output
 //            take no part. Weights that are not finite are therefore multiplied by zeros in conv2d, and not there.
 // Source     Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285
