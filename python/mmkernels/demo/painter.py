@@ -113,6 +113,7 @@ def draw(model: UNet, seed: int, settings: Settings, progress: Progress | None =
         spacing="trailing",
         prediction_type="v",
         clip_range=(-1.0, 1.0),
+        use_clipped_model_output=True,  # else what guidance pushes out of range is lost anew in every step
     )
     shape = (len(labels), 1, 8, 8)
     images = sample(sampler, denoise, shape, seed=key_of(seed, "draw"), guidance=settings.guidance, progress=progress)

@@ -14,9 +14,9 @@ class Settings:
     lenet_epochs: int = 20
     lenet_batch: int = 64
     channels: int = 32
-    train_steps: int = 2000
+    train_steps: int = 1500
     batch: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warm_up_steps: int = 100
     ema_decay: float = 0.995
     label_dropout: float = 0.1
