@@ -48,13 +48,20 @@ class Times:
 
 
 def family_of(operator: str) -> str:
-    """The family that an operator belongs to: the module of mmkernels.ops that defines it; "" for an unknown name."""
-    entry = OPERATORS.get(operator)
+    """The family that an operator belongs to: the module of mmkernels.ops that states its contract.
+
+    Raises KeyError for an unknown name.
+
+    >>> from mmkernels.profile import family_of
+    >>> family_of("silu_grad")
+    'activation'
+    """
+    contract = OPERATORS[operator].contract
     prefix = f"{__package__}.ops."
     for name, module in list(sys.modules.items()):
-        if name.startswith(prefix) and any(value is entry for value in vars(module).values()):
+        if name.startswith(prefix) and any(value is contract for value in vars(module).values()):
             return name.removeprefix(prefix)
-    return ""
+    raise KeyError(operator)
 
 
 @contextmanager

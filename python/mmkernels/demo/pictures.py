@@ -46,7 +46,7 @@ def _page(rows: Sequence[Any], names: Sequence[str] | None) -> Any:
             pen.text((margin // 2, top + _CELL // 2), names[r], fill=_LABEL, font=font, anchor="mm")
         for c, image in enumerate(row):
             page.paste(_cell(image[0]), (margin + c * pitch, top))
-    return page
+    return page.quantize(64)  # paper to ink is one line in colour space; files are a quarter of the size
 
 
 def _cell(image: Any) -> Any:

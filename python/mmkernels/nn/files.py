@@ -42,7 +42,9 @@ def save(
     """
     state = module.state_dict() if isinstance(module, Module) else module
     arrays = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in state.items()}
-    _safetensors().numpy.save_file(arrays, fspath(path), metadata=dict(metadata) if metadata else None)
+    data = _safetensors().numpy.save(arrays, metadata=dict(metadata) if metadata else None)
+    with open(path, "wb") as file:  # save_file makes files that only their owner may read
+        file.write(data)
 
 
 def load(path: str | PathLike[str]) -> dict[str, Any]:
