@@ -22,18 +22,11 @@ import mmkernels as mmk
 from mmkernels import _core, autograd
 from mmkernels.contract import Case, Contract
 from mmkernels.operator import OPERATORS, Operator
+from mmkernels.profile import family_of
 from mmkernels.verify import canonical, case_names, case_operands, instruction_set, run
 
 Array = NDArray[Any]
 BEST = _core.get_isa()
-
-
-def family_of(name: str) -> str:
-    """The module of mmkernels.ops that states this operator's contract."""
-    for module in [m for k, m in sys.modules.items() if k.startswith("mmkernels.ops.")]:
-        if any(isinstance(v, Contract) and v.name == name for v in vars(module).values()):
-            return module.__name__.rpartition(".")[2]
-    raise LookupError(name)
 
 
 def reference_of(name: str) -> Callable[..., Any]:
@@ -366,6 +359,17 @@ def law_errors(operator: Operator, case: Case, dtype: str) -> None:
                 refuse(mmk.ContractError, "out overlaps operand", {}, operands[name])
 
 
+def law_attributes(operator: Operator, case: Case, dtype: str) -> None:
+    """An attribute of a kind that it cannot have is refused by an error of ours, whatever it is."""
+    operands = case_operands(operator.contract, case, dtype)
+    given = [operands.get(a.name) for a in operator.contract.inputs]
+    for a in operator.contract.attributes:
+        values = [object(), "nonsense", (1, "2"), b"1", {}, 1j] + ([] if a.kind == "float" else [10**30, -(10**30)])
+        for value in values:
+            with pytest.raises((mmk.ContractError, mmk.ContractTypeError), match=rf"^{operator.name}: "):
+                operator(*given, **{**case.attributes, a.name: value})
+
+
 def law_extents(operator: Operator, case: Case, dtype: str) -> None:
     """An operand whose extent disagrees with the others' is refused by name."""
     contract = operator.contract
@@ -504,7 +508,7 @@ def _used(contract: Contract, output: str) -> bool:
 
 LAWS: tuple[Callable[[Operator, Case, str], None], ...] = (
     law_reference, law_nan, law_instruction_sets, law_threads, law_layouts, law_result_layout, law_free_extents,
-    law_caller_mode, law_out, law_errors, law_extents,
+    law_caller_mode, law_out, law_errors, law_attributes, law_extents,
 )  # fmt: skip
 
 

@@ -137,7 +137,8 @@ template <class T, int rows> __attribute__((noinline)) void lane_tile(const Tile
 template <class T, int vectors> MMK_INLINE Tile<T> panel_tile_for(int64_t& rows) {
     Tile<T> found = nullptr;
     const auto consider = [&]<int size>() {
-        if constexpr (size <= ProductShape<T>::rows)
+        // float64 makes do with two sizes: it is for references, and every size is compiled for its own sake
+        if constexpr (size <= ProductShape<T>::rows && (sizeof(T) == 4 || size == 1 || size == ProductShape<T>::rows))
             if (!found && rows <= size) found = detail::panel_tile<T, size, vectors>, rows = size;
     };
     consider.template operator()<1>(), consider.template operator()<2>(), consider.template operator()<4>();
@@ -153,7 +154,8 @@ template <class T> MMK_INLINE Tile<T> panel_tile_for(int64_t& rows, int64_t widt
 template <class T, int vectors> MMK_INLINE Tile<T> pixel_tile_for(int64_t& rows) {
     Tile<T> found = nullptr;
     const auto consider = [&]<int size>() {
-        if constexpr (size <= ProductShape<T>::pixel_rows)
+        if constexpr (size <= ProductShape<T>::pixel_rows &&
+                      (sizeof(T) == 4 || size == 1 || size == ProductShape<T>::pixel_rows))
             if (!found && rows <= size) found = detail::pixel_tile<T, size, vectors>, rows = size;
     };
     consider.template operator()<1>(), consider.template operator()<2>(), consider.template operator()<3>();
@@ -174,7 +176,8 @@ template <class T> MMK_INLINE Tile<T> pixel_tile_for(int64_t& rows, int64_t vect
 template <class T> MMK_INLINE Tile<T> lane_tile_for(int64_t& rows) {
     Tile<T> found = nullptr;
     const auto consider = [&]<int size>() {
-        if constexpr (size <= ProductShape<T>::rows)
+        // float64 makes do with two sizes: it is for references, and every size is compiled for its own sake
+        if constexpr (size <= ProductShape<T>::rows && (sizeof(T) == 4 || size == 1 || size == ProductShape<T>::rows))
             if (!found && rows <= size) found = detail::lane_tile<T, size>, rows = size;
     };
     consider.template operator()<1>(), consider.template operator()<2>(), consider.template operator()<4>();

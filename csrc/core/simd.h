@@ -223,6 +223,7 @@ MMK_INLINE float fma_scalar(float a, float b, float c) {
 }
 MMK_INLINE double fma_scalar(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
+#if defined(__AVX512F__) || defined(__AVX2__)
 template <class T> MMK_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
     Vec<T> v;
 #if defined(__AVX512F__)
@@ -232,21 +233,25 @@ template <class T> MMK_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
         else
             v.r[i] = (typename Vec<T>::Reg)_mm512_fmadd_pd((__m512d)a.r[i], (__m512d)b.r[i], (__m512d)c.r[i]);
     }
-#elif defined(__AVX2__)
+#else
     MMK_REGISTERS {
         if constexpr (std::is_same_v<T, float>)
             v.r[i] = (typename Vec<T>::Reg)_mm256_fmadd_ps((__m256)a.r[i], (__m256)b.r[i], (__m256)c.r[i]);
         else
             v.r[i] = (typename Vec<T>::Reg)_mm256_fmadd_pd((__m256d)a.r[i], (__m256d)b.r[i], (__m256d)c.r[i]);
     }
-#else
-    T s[3][lanes];
-    a.store(s[0]), b.store(s[1]), c.store(s[2]);
-    for (int k = 0; k < lanes; ++k) s[2][k] = fma_scalar(s[0][k], s[1][k], s[2][k]);
-    v = Vec<T>::load(s[2]);
 #endif
     return v;
 }
+#else
+// One function, not inlined: sixteen emulations at every use would be most of what the compiler has to chew.
+template <class T> __attribute__((noinline)) static Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
+    T s[3][lanes];
+    a.store(s[0]), b.store(s[1]), c.store(s[2]);
+    for (int k = 0; k < lanes; ++k) s[2][k] = fma_scalar(s[0][k], s[1][k], s[2][k]);
+    return Vec<T>::load(s[2]);
+}
+#endif
 // c - a*b with one rounding
 template <class T> MMK_INLINE Vec<T> fnma(Vec<T> a, Vec<T> b, Vec<T> c) { return fma(-a, b, c); }
 

@@ -69,6 +69,9 @@ class Operator:
     def plain_attributes(self, attributes: tuple[Any, ...], operands: Mapping[str, Operand]) -> dict[str, Any]:
         """Attributes after sugar, before validation."""
         raw = dict(zip(self._attribute_names, attributes, strict=True))
+        for name, value in raw.items():
+            if isinstance(value, (bytes, bytearray, dict, set)):
+                raise ContractTypeError(f"{self.name}: {name} is {value!r}; expected numbers or a name")
         if self._sugar is None:
             return raw
         try:
@@ -76,6 +79,9 @@ class Operator:
         except (ContractError, ContractTypeError) as error:  # sugar need not know whom it serves
             text = str(error)
             raise type(error)(text if text.startswith(f"{self.name}: ") else f"{self.name}: {text}") from None
+        except TypeError as error:
+            given = ", ".join(f"{name} is {value!r}" for name, value in raw.items())
+            raise ContractTypeError(f"{self.name}: {given}; expected numbers or names ({error})") from None
 
     def solve(self, operands: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
         """The contract's solution of this call (mmkernels.contract.Solution)."""

@@ -471,7 +471,8 @@ class DDIM(Sampler):
         prediction_type: "epsilon", "sample", "v" or "flow", see `Sampler`.
         clip_range: bounds of the predicted sample; None for data without bounds, such as latents.
         eta: 0 for the deterministic sampler, 1 for the variance of DDPM.
-        use_clipped_model_output: derive the predicted noise from the clipped sample instead of the unclipped one.
+        use_clipped_model_output: derive the predicted noise from the clipped sample instead of the unclipped one. Set
+            it when guidance meets clip_range: otherwise what guidance pushes out of range is lost anew in every step.
         set_alpha_to_one: the last step arrives at the predicted sample; if False it arrives at the noise of timestep 0
             (and changes nothing if it starts there).
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out
-from ..errors import ContractError
+from ..errors import ContractError, ContractTypeError
 from ..operator import Operator
 
 __all__ = ["add", "div", "greater", "mean", "mul", "sub", "sum", "where"]
@@ -85,7 +85,9 @@ MEAN = _reduction(
 def _dims(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[str, Any]:
     """None is every axis, an int is one, negative ones count from the back; the result rises."""
     dim, rank = raw["dims"], len(operands["x"].shape)
-    dims = range(rank) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = range(rank) if dim is None else (dim,) if hasattr(dim, "__index__") else tuple(dim)
+    if not all(hasattr(d, "__index__") for d in dims):
+        raise ContractTypeError(f"dim is {dim!r}; expected an axis or several")
     plain = sorted({d + rank if d < 0 else d for d in dims})
     if len(plain) != len(dims) or any(not 0 <= d < rank for d in plain):
         raise ContractError(f"dim is {dim}; expected different axes of {rank}")
