@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import mmkernels.ops.diffusion
-import mmkernels.ops.noise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import mmkernels.ops.diffusion
+import mmkernels.ops.noise
 from mmkernels.diffusion import (
     COLUMNS,
     DDIM,
