@@ -65,7 +65,8 @@ template <class T> void multiply(Context& context, const Product<T>& p) {
         const int64_t n0 = panel * width, columns = p.columns - n0 < width ? p.columns - n0 : width;
         const T* row[Shape::block + 2 * Shape::rows];
         int64_t to[Shape::block + Shape::rows];
-        const int64_t step = p.a.stride[p.a.rank - 2], matrix = p.a.extent[p.a.rank - 2];
+        const bool vector = p.a.rank < 2; // linear takes one: a single row
+        const int64_t step = vector ? 0 : p.a.stride[p.a.rank - 2], matrix = vector ? 1 : p.a.extent[p.a.rank - 2];
         for (int64_t i = 0, left = 0; i < count; ++i, --left) {
             const int64_t number = batch * p.rows + first + i;
             to[i] = number * p.columns;
