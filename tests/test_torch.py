@@ -94,7 +94,7 @@ def attention(random: Random) -> Config:
     mask = None
     if not causal and random.random() < 0.5:
         mask = random.random((b if random.random() < 0.5 else 1, 1, s, t)) < 0.7
-        mask[..., 0] = True  # rows that see nothing: docs/torch.md
+        mask[..., 0, :] = False  # a row that sees nothing: 0, and gradient 0, in both
     scale = float(random.uniform(0.1, 1.0))
     return ([q, k, v, mask], lambda q, k, v, m: mmk.attention(q, k, v, m, causal=causal, scale=scale),
             lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, m, is_causal=causal, scale=scale, enable_gqa=True),
