@@ -55,7 +55,7 @@ GOOD = {"x": operand(2, 6, 9), "weight": operand(4, 3, 3)}
         ({"weight": operand(4, 3, 3, dtype="float64")}, {"groups": 2}, mmk.ContractTypeError,
          "conv: weight.dtype is float64; expected float32, as x has"),
         ({"x": operand(2, 6, 9, dtype="int64")}, {"groups": 2}, mmk.ContractTypeError,
-         "conv: x.dtype is int64; expected float32 or float64"),
+         "conv: x.dtype is int64; expected float32, float64, float16 or bfloat16"),
         ({"mask": operand(3, 1, 7, dtype="bool")}, {"groups": 2}, mmk.ContractError,
          "conv: mask.shape[0] is 3; expected N = 2 or 1"),
         ({"x": operand(2, 6, 1)}, {"groups": 2}, mmk.ContractError, "conv: y would have P = -1; expected 0 or more"),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ml_dtypes  # noqa: F401  (names bfloat16 for NumPy)
 import pytest
 
 import harness
-from mmkernels.contract import Case
+from mmkernels.contract import WIDE, Case
 from mmkernels.operator import OPERATORS, Operator
 
 
-def dtypes_of(operator: Operator) -> list[str]:
-    """The float types that an operator has a form in; operators on integers alone are run once."""
+def dtypes_of(operator: Operator, *among: str) -> list[str]:
+    """Those of the types that an operator has a form in."""
     contract = operator.contract
     types = {t for a in (*contract.inputs, *contract.outputs) for t in contract.types.get(a.type, (a.type,))}
-    return [t for t in ("float32", "float64") if t in types] or ["float32"]
+    return [t for t in among if t in types]
 
 
 def cases_of(operator: Operator) -> list[Case]:
@@ -26,7 +27,13 @@ LAW_CALLS = [
     pytest.param(operator, case, dtype, id=f"{dtype}-{name}-{case.name}")
     for name, operator in sorted(OPERATORS.items())
     for case in cases_of(operator)
-    for dtype in dtypes_of(operator)
+    for dtype in dtypes_of(operator, "float32", "float64") or ["float32"]  # on integers alone: once
+]
+STORED = [
+    pytest.param(operator, case, dtype, id=f"{dtype}-{name}-{case.name}")
+    for name, operator in sorted(OPERATORS.items())
+    for case in cases_of(operator)
+    for dtype in dtypes_of(operator, *WIDE)
 ]
 DIFFERENTIABLE = [
     pytest.param(operator, case, id=f"{name}-{case.name}")
@@ -40,6 +47,11 @@ DIFFERENTIABLE = [
 @pytest.mark.parametrize(("operator", "case", "dtype"), LAW_CALLS)
 def test_law(law: Callable[[Operator, Case, str], None], operator: Operator, case: Case, dtype: str) -> None:
     law(operator, case, dtype)
+
+
+@pytest.mark.parametrize(("operator", "case", "dtype"), STORED)
+def test_storage(operator: Operator, case: Case, dtype: str) -> None:
+    harness.law_storage(operator, case, dtype)
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))

@@ -2,10 +2,10 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 
 #include "../core/float_mode.h"
 #include "buffers.h"
+#include "storage.h"
 
 namespace mmk::bind {
 namespace {
@@ -84,8 +84,6 @@ std::pair<const char*, const char*> span(PyObject* o) {
     return {first, last + py::reinterpret_borrow<py::array>(o).itemsize()};
 }
 
-Tensor& tensor_at(char* image, size_t offset) { return *reinterpret_cast<Tensor*>(image + offset); }
-
 template <class T> bool in_range(const Tensor& t, int64_t low, int64_t high, int64_t* position, int64_t* value) {
     const T* const data = static_cast<const T*>(t.data);
     const int64_t n = t.size();
@@ -102,14 +100,6 @@ template <class T> bool in_range(const Tensor& t, int64_t low, int64_t high, int
         }
     }
     return true;
-}
-
-bool log_plans() {
-    static const bool on = [] {
-        const char* text = std::getenv("MMK_LOG");
-        return text && *text && *text != '0';
-    }();
-    return on;
 }
 
 std::string story(const OperatorInfo& info, const Context& context) {
@@ -169,68 +159,7 @@ std::shared_ptr<Plan> Entry::build(PyObject* const* arguments) {
     const py::object out = py::reinterpret_borrow<py::object>(arguments[operands_ + attributes_]);
     const py::tuple description = make_plan_(operands, attributes, out);
 
-    auto plan = std::make_shared<Plan>();
-    plan->image.resize(info_.size);
-    info_.initialise(plan->image.data());
-    auto field = [&](const std::string& wanted) -> const FieldInfo& {
-        for (const FieldInfo& f : info_.fields)
-            if (f.name == wanted) return f;
-        throw std::logic_error(info_.name + ": the contract names '" + wanted + "', the struct does not");
-    };
-    auto fill_tensor = [&](const FieldInfo& f, const py::tuple& shape, const py::tuple& strides, int dtype) {
-        Tensor& t = tensor_at(plan->image.data(), f.offset);
-        t.rank = int32_t(shape.size());
-        t.dtype = DType(dtype);
-        for (size_t i = 0; i < shape.size(); ++i) {
-            t.extent[i] = shape[i].cast<int64_t>();
-            t.stride[i] = strides[i].cast<int64_t>();
-        }
-    };
-    for (const py::handle item : description[0].cast<py::list>()) {
-        const auto [position, named, shape, strides, dtype] =
-            item.cast<std::tuple<int, std::string, py::tuple, py::tuple, int>>();
-        const FieldInfo& f = field(named);
-        fill_tensor(f, shape, strides, dtype);
-        plan->inputs.push_back({position, f.offset});
-    }
-    plan->empty = true;
-    for (const py::handle item : description[1].cast<py::list>()) {
-        const auto [named, numpy_dtype, shape, strides, dtype] =
-            item.cast<std::tuple<std::string, py::object, py::tuple, py::tuple, int>>();
-        const FieldInfo& f = field(named);
-        fill_tensor(f, shape, strides, dtype);
-        Plan::Output output{numpy_dtype, {}, {}, size_t(itemsize(DType(dtype))), f.offset};
-        for (size_t i = 0; i < shape.size(); ++i) {
-            output.shape.push_back(shape[i].cast<py::ssize_t>());
-            output.strides_bytes.push_back(strides[i].cast<py::ssize_t>() * py::ssize_t(itemsize(DType(dtype))));
-            output.bytes *= size_t(output.shape.back());
-        }
-        if (output.bytes) plan->empty = false;
-        plan->outputs.push_back(std::move(output));
-    }
-    for (const auto& [key, value] : description[2].cast<py::dict>()) {
-        const FieldInfo& f = field(key.cast<std::string>());
-        const py::sequence values =
-            f.count == 1 ? py::sequence(py::make_tuple(value)) : py::reinterpret_borrow<py::sequence>(value);
-        if (f.kind == FieldKind::tensor || int(py::len(values)) > f.count)
-            throw std::logic_error(info_.name + "." + f.name + ": the struct's type is not the contract's");
-        for (int i = 0; i < int(py::len(values)); ++i) {
-            char* const place = plan->image.data() + f.offset + size_t(i) * 8;
-            const py::object one = values[size_t(i)];
-            if (f.kind == FieldKind::integer) {
-                const int64_t number = one.cast<int64_t>();
-                std::memcpy(place, &number, sizeof number);
-            } else {
-                const double number = one.cast<double>();
-                std::memcpy(place, &number, sizeof number);
-            }
-        }
-    }
-    for (const py::handle item : description[3].cast<py::list>()) {
-        const auto [input, low, high] = item.cast<std::tuple<int, int64_t, int64_t>>();
-        plan->ranges.push_back({input, low, high});
-    }
-    return plan;
+    return make_plan(info_, description);
 }
 
 bool Entry::check_out(const Plan& plan, PyObject* const* arguments, PyObject* out) const {
@@ -321,7 +250,7 @@ PyObject* Entry::call(PyObject* const* arguments, Py_ssize_t count) {
             py::gil_scoped_release without_gil;
             FloatMode mode;
             Context context(isa, threads);
-            info_.run_cpu(image, context);
+            run_plan(info_, *plan, image, context);
             if (log_plans() && !plan->logged) told = story(info_, context);
         }
         if (!told.empty()) {
@@ -339,7 +268,7 @@ double Entry::host_seconds(const py::args& arguments, int64_t repetitions) {
     std::vector<PyObject*> list;
     for (const py::handle a : arguments) list.push_back(a.ptr());
     const std::shared_ptr<Plan> plan = find(list.data());
-    alignas(64) char image[Registry::max_operator_bytes];
+    alignas(64) char image[Registry::max_operator_bytes], again[Registry::max_operator_bytes];
     std::vector<PyObject*> outputs;
     if (!fill(*plan, list.data(), image, outputs)) throw py::error_already_set();
     const Isa isa = current_isa();
@@ -351,7 +280,8 @@ double Entry::host_seconds(const py::args& arguments, int64_t repetitions) {
         for (int64_t i = 0; i < repetitions; ++i) {
             FloatMode mode;
             Context context(isa, threads);
-            info_.run_cpu(image, context);
+            std::memcpy(again, image, info_.size); // a run may change the image
+            run_plan(info_, *plan, again, context);
         }
         seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     }
@@ -371,7 +301,7 @@ std::string Entry::describe(const py::args& arguments) {
         py::gil_scoped_release without_gil;
         FloatMode mode;
         Context context(current_isa(), num_threads());
-        if (!plan->empty) info_.run_cpu(image, context);
+        if (!plan->empty) run_plan(info_, *plan, image, context);
         text = plan->empty ? info_.name + ": nothing to compute" : story(info_, context);
     }
     for (PyObject* o : outputs) Py_XDECREF(o);

@@ -2,41 +2,12 @@
 #pragma once
 
 #include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
 
-#include <memory>
-#include <string>
 #include <unordered_map>
-#include <vector>
 
-#include "registry.h"
+#include "plan.h"
 
 namespace mmk::bind {
-
-namespace py = pybind11;
-
-// Everything that a call with this signature needs, but for the pointers.
-struct Plan {
-    std::vector<char> image; // the operator's struct, filled
-    struct Input {
-        int position;  // among the operands
-        size_t offset; // of its Tensor in the image
-    };
-    struct Output {
-        py::object dtype;
-        std::vector<py::ssize_t> shape, strides_bytes;
-        size_t bytes, offset;
-    };
-    struct Range { // a condition on the values of an integer operand: low <= value < high
-        int input; // among `inputs`
-        int64_t low, high;
-    };
-    std::vector<Input> inputs;
-    std::vector<Output> outputs;
-    std::vector<Range> ranges;
-    bool empty = false; // no output has an element
-    bool logged = false;
-};
 
 class Entry {
   public:

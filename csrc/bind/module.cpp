@@ -3,23 +3,7 @@
 
 namespace mmk::bind {
 
-#define MMK_FAMILY(family) void bind_##family(Registry& registry);
-#include "families.inc"
-#undef MMK_FAMILY
-
 namespace {
-
-const Registry& registry() {
-    static const Registry* const all = [] {
-        auto* r = new Registry;
-        Registry& registry = *r;
-#define MMK_FAMILY(family) bind_##family(registry);
-#include "families.inc"
-#undef MMK_FAMILY
-        return r;
-    }();
-    return *all;
-}
 
 constexpr const char* capsule_name = "mmkernels.Entry";
 
@@ -45,31 +29,14 @@ PyMethodDef call_method = {"call", reinterpret_cast<PyCFunction>(reinterpret_cas
 // Returns (call, host_seconds, describe) of the operator.
 py::tuple make_entry(const std::string& name, int operands, int attributes, py::object make_plan, py::object other,
                      py::object bad_value) {
-    for (const OperatorInfo& info : registry().operators) {
-        if (info.name != name) continue;
-        auto* entry = new Entry(info, operands, attributes, std::move(make_plan), std::move(other),
-                                std::move(bad_value)); // lives as long as the process
-        const py::capsule self(entry, capsule_name);
-        const auto call = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&call_method, self.ptr(), nullptr));
-        return py::make_tuple(call, py::cpp_function([entry](int64_t repetitions, const py::args& a) {
-                                  return entry->host_seconds(a, repetitions);
-                              }),
-                              py::cpp_function([entry](const py::args& a) { return entry->describe(a); }));
-    }
-    throw py::key_error(name + ": no such operator was compiled");
-}
-
-py::dict operator_fields() {
-    py::dict all;
-    for (const OperatorInfo& info : registry().operators) {
-        py::dict fields;
-        for (const FieldInfo& f : info.fields) {
-            const char* kinds[] = {"tensor", "integer", "real"};
-            fields[f.name.c_str()] = py::make_tuple(kinds[int(f.kind)], f.count);
-        }
-        all[info.name.c_str()] = fields;
-    }
-    return all;
+    auto* entry = new Entry(operator_info(name), operands, attributes, std::move(make_plan), std::move(other),
+                            std::move(bad_value)); // lives as long as the process
+    const py::capsule self(entry, capsule_name);
+    const auto call = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&call_method, self.ptr(), nullptr));
+    return py::make_tuple(call, py::cpp_function([entry](int64_t repetitions, const py::args& a) {
+                              return entry->host_seconds(a, repetitions);
+                          }),
+                          py::cpp_function([entry](const py::args& a) { return entry->describe(a); }));
 }
 
 py::list isas(bool only_available) {

@@ -8,7 +8,13 @@
 
 #include "../core/dispatch.h"
 
+#ifndef MMK_FLOOR
+#error "families are bound to the floor that MMK_FLOOR names"
+#endif
+
 namespace mmk::bind {
+
+using Context = MMK_FLOOR::Context;
 
 enum class FieldKind { tensor, integer, real };
 
@@ -24,17 +30,17 @@ struct OperatorInfo {
     size_t size = 0;
     std::vector<FieldInfo> fields;
     void (*initialise)(void* op) = nullptr;
-    void (*run_cpu)(const void* op, Context& context) = nullptr;
+    void (*run)(const void* op, Context& context) = nullptr;
 };
 
 class Registry {
   public:
-    template <class Op> void add(const char* name, void (*run_cpu)(const void*, Context&)) {
+    template <class Op> void add(const char* name, void (*run)(const void*, Context&)) {
         static_assert(std::is_trivially_copyable_v<Op> && sizeof(Op) <= max_operator_bytes);
         OperatorInfo info;
         info.name = name;
         info.size = sizeof(Op);
-        info.run_cpu = run_cpu;
+        info.run = run;
         info.initialise = [](void* op) {
             const Op fresh{};
             std::memcpy(op, &fresh, sizeof fresh);
@@ -63,9 +69,10 @@ class Registry {
     }
 };
 
-// MMK_BIND(conv2d, Conv2d): the operator conv2d runs cpu::conv2d on the struct Conv2d.
+// MMK_BIND(conv2d, Conv2d): the operator conv2d runs cpu::conv2d, or cuda::conv2d, on the struct Conv2d.
 #define MMK_BIND(function, Op)                                                                                         \
-    registry.add<Op>(#function,                                                                                        \
-                     [](const void* op, Context& context) { cpu::function(*static_cast<const Op*>(op), context); })
+    registry.add<Op>(#function, [](const void* op, Context& context) {                                                 \
+        MMK_FLOOR::function(*static_cast<const Op*>(op), context);                                                     \
+    })
 
 } // namespace mmk::bind

@@ -11,8 +11,6 @@
 //     silu_grad, gelu_grad, gelu_tanh_grad: 2.5e-7 absolute; few digits next to their zeros
 #pragma once
 
-#include <algorithm>
-
 #include "simd.h"
 
 namespace mmk::MMK_ISA {
@@ -291,7 +289,7 @@ template <class T> MMK_INLINE Vec<T> leaky_relu(Vec<T> x, Vec<T> negative_slope)
 
 // One float: the bits of a lane.
 #define MMK_OF_ONE(name)                                                                                               \
-    static inline float name(float x) { return name(F32x16(x)).lane(0); }
+    MMK_FUNCTION float name(float x) { return name(F32x16(x)).lane(0); }
 MMK_OF_ONE(exp2)
 MMK_OF_ONE(softmax_exp2)
 MMK_OF_ONE(exp)
@@ -310,42 +308,43 @@ MMK_OF_ONE(gelu_tanh_grad)
 #undef MMK_OF_ONE
 
 // float64 is for references and gradient checks: libm, lane by lane, with no promise across machines.
-static inline double exp2(double x) { return std::exp2(x); }
-static inline double softmax_exp2(double x) { return std::exp2(x); }
-static inline double exp(double x) { return std::exp(x); }
-static inline double log(double x) { return std::log(x); }
-static inline double sin(double x) { return std::sin(x); }
-static inline double cos(double x) { return std::cos(x); }
-static inline double erf(double x) { return std::erf(x); }
-static inline double tanh(double x) { return std::tanh(x); }
-static inline double sigmoid(double x) {
+MMK_FUNCTION double exp2(double x) { return std::exp2(x); }
+MMK_FUNCTION double softmax_exp2(double x) { return std::exp2(x); }
+MMK_FUNCTION double exp(double x) { return std::exp(x); }
+MMK_FUNCTION double log(double x) { return std::log(x); }
+MMK_FUNCTION double sin(double x) { return std::sin(x); }
+MMK_FUNCTION double cos(double x) { return std::cos(x); }
+MMK_FUNCTION double erf(double x) { return std::erf(x); }
+MMK_FUNCTION double tanh(double x) { return std::tanh(x); }
+MMK_FUNCTION double sigmoid(double x) {
     const double e = std::exp(-std::abs(x));
     return (x < 0 ? e : 1) / (1 + e);
 }
-// The clamps below keep an infinity from meeting a zero; std::max and std::min return their first argument if it is
-// NaN.
-static inline double silu(double x) { return std::max(x, -760.0) * sigmoid(x); }
-static inline double silu_grad(double x) {
-    x = std::min(std::max(x, -760.0), 760.0);
+// The clamps below keep an infinity from meeting a zero; NaN stays.
+MMK_FUNCTION double at_least(double x, double low) { return x < low ? low : x; }
+MMK_FUNCTION double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
+MMK_FUNCTION double silu(double x) { return at_least(x, -760.0) * sigmoid(x); }
+MMK_FUNCTION double silu_grad(double x) {
+    x = clamp(x, -760.0, 760.0);
     return sigmoid(x) * (1 + x * sigmoid(-x));
 }
-static inline double gelu(double x) { return std::max(x, -40.0) * (0.5 * std::erfc(x * -0x1.6a09e667f3bcdp-1)); }
-static inline double gelu_grad(double x) {
-    x = std::min(std::max(x, -40.0), 40.0);
+MMK_FUNCTION double gelu(double x) { return at_least(x, -40.0) * (0.5 * std::erfc(x * -0x1.6a09e667f3bcdp-1)); }
+MMK_FUNCTION double gelu_grad(double x) {
+    x = clamp(x, -40.0, 40.0);
     return 0.5 * std::erfc(x * -0x1.6a09e667f3bcdp-1) + x * (0x1.9884533d43651p-2 * std::exp(-0.5 * x * x));
 }
-static inline double gelu_tanh(double x) {
-    x = std::max(x, -40.0);
+MMK_FUNCTION double gelu_tanh(double x) {
+    x = at_least(x, -40.0);
     return x * sigmoid(x * (0x1.9884533d43651p0 * (1 + 0.044715 * x * x)));
 }
-static inline double gelu_tanh_grad(double x) {
-    x = std::min(std::max(x, -40.0), 40.0);
+MMK_FUNCTION double gelu_tanh_grad(double x) {
+    x = clamp(x, -40.0, 40.0);
     const double argument = x * (0x1.9884533d43651p0 * (1 + 0.044715 * x * x));
     const double slope = 0x1.9884533d43651p0 * (1 + 3 * 0.044715 * x * x);
     return sigmoid(argument) * (1 + x * slope * sigmoid(-argument));
 }
 #define MMK_LANE_BY_LANE(name)                                                                                         \
-    static inline F64x16 name(F64x16 x) {                                                                              \
+    MMK_FUNCTION F64x16 name(F64x16 x) {                                                                               \
         double s[lanes];                                                                                               \
         x.store(s);                                                                                                    \
         for (int k = 0; k < lanes; ++k) s[k] = name(s[k]);                                                             \
@@ -367,7 +366,7 @@ MMK_LANE_BY_LANE(gelu_grad)
 MMK_LANE_BY_LANE(gelu_tanh)
 MMK_LANE_BY_LANE(gelu_tanh_grad)
 #undef MMK_LANE_BY_LANE
-static inline void sincos(F64x16 x, F64x16& sine, F64x16& cosine) { sine = sin(x), cosine = cos(x); }
+MMK_FUNCTION void sincos(F64x16 x, F64x16& sine, F64x16& cosine) { sine = sin(x), cosine = cos(x); }
 
 // One value of either type.
 template <class T> MMK_INLINE T relu(T x) { return x > T(0) ? x : x != x ? x : T(0); }

@@ -6,9 +6,27 @@
 #include "context.h"
 #include "fields.h"
 
-// MMK_OPERATOR(conv2d, Conv2d) declares cpu::conv2d(const Conv2d&, Context&) and its variant for every
-// instruction set; csrc/cpu/<family>.cpp defines the variants, once per instruction set.
+namespace mmk {
+namespace cpu {
+using Context = ::mmk::Context;
+}
+namespace cuda {
+class Context; // cuda/context.h
+}
+} // namespace mmk
+
+// MMK_OPERATOR(conv2d, Conv2d) declares the operator on both floors: cuda::conv2d(const Conv2d&, Context&), which
+// csrc/cuda/<family>.cu defines, and cpu::conv2d with its variant for every instruction set, which csrc/cpu/<family>.cpp
+// defines, once per instruction set.
 #define MMK_OPERATOR(function, Op)                                                                                     \
+    namespace cuda {                                                                                                   \
+    void function(const Op&, Context&);                                                                                \
+    }                                                                                                                  \
+    MMK_OPERATOR_OF_CPU(function, Op)
+#if defined(MMK_DEVICE)
+#define MMK_OPERATOR_OF_CPU(function, Op)
+#else
+#define MMK_OPERATOR_OF_CPU(function, Op)                                                                              \
     namespace cpu {                                                                                                    \
     MMK_OPERATOR_VARIANTS(function, Op)                                                                                \
     MMK_INLINE void function(const Op& op, Context& context) {                                                         \
@@ -18,6 +36,7 @@
         }                                                                                                              \
     }                                                                                                                  \
     }
+#endif
 #define MMK_ONE_VARIANT(isa, function, Op)                                                                             \
     namespace isa {                                                                                                    \
     void function(const Op&, Context&);                                                                                \
@@ -34,6 +53,7 @@
 #define MMK_OPERATOR_CASES(function) MMK_ONE_CASE(portable, function)
 #endif
 
+#if !defined(MMK_DEVICE)
 namespace mmk {
 
 // visit_float(x.dtype, [&](auto zero) { using T = decltype(zero); ... })
@@ -53,3 +73,4 @@ template <class F> MMK_INLINE void visit_integer(DType type, F&& body) {
 }
 
 } // namespace mmk
+#endif // MMK_DEVICE

@@ -14,21 +14,23 @@ inline constexpr int philox_rounds = 10;
 } // namespace detail
 
 // One counter. The words may overlap the counter.
-static inline void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t words[4]) {
+MMK_FUNCTION void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t words[4]) {
     uint32_t c[4] = {counter[0], counter[1], counter[2], counter[3]}, k[2] = {key[0], key[1]};
     for (int round = 0; round < detail::philox_rounds; ++round) {
         const uint64_t p = uint64_t(c[0]) * detail::philox_multiplier[0];
         const uint64_t q = uint64_t(c[2]) * detail::philox_multiplier[1];
         c[0] = uint32_t(q >> 32) ^ c[1] ^ k[0], c[1] = uint32_t(q);
         c[2] = uint32_t(p >> 32) ^ c[3] ^ k[1], c[3] = uint32_t(p);
-        k[0] += detail::philox_key_step[0], k[1] += detail::philox_key_step[1];
+        // constants by value: an array's elements are not there on a device
+        constexpr uint32_t step_0 = detail::philox_key_step[0], step_1 = detail::philox_key_step[1];
+        k[0] += step_0, k[1] += step_1;
     }
     std::memcpy(words, c, sizeof c);
 }
 
 // A new key from a key and a number: words 0 and 1 of the counter (low, high, 0, 1). Its word 3 keeps it apart from
 // every counter that noise is drawn from.
-static inline uint64_t philox_fold_in(uint64_t key, uint64_t data) {
+MMK_FUNCTION uint64_t philox_fold_in(uint64_t key, uint64_t data) {
     const uint32_t k[2] = {uint32_t(key), uint32_t(key >> 32)};
     uint32_t c[4] = {uint32_t(data), uint32_t(data >> 32), 0, 1};
     philox4x32(c, k, c);
@@ -38,37 +40,12 @@ static inline uint64_t philox_fold_in(uint64_t key, uint64_t data) {
 // The keys of all rounds. Make one per sample, outside the loop over its elements.
 struct PhiloxKey {
     uint64_t round[detail::philox_rounds][2];
-    explicit PhiloxKey(uint64_t key) {
+    MMK_MEMBER explicit PhiloxKey(uint64_t key) {
         uint32_t k[2] = {uint32_t(key), uint32_t(key >> 32)};
         for (auto& r : round)
             for (int i = 0; i < 2; ++i) r[i] = k[i], k[i] += detail::philox_key_step[i];
     }
 };
-
-// Elements that one call draws: 4 words of 16 counters.
-inline constexpr int philox_block = 4 * lanes;
-
-// Words 0 and 2 (even) and 1 and 3 (odd) of 16 consecutive counters, alternating, 8 counters a vector.
-struct PhiloxWords {
-    U32x16 even[2], odd[2];
-};
-MMK_INLINE PhiloxWords philox_words(const PhiloxKey& key, uint64_t first_counter) {
-    // Words live in the low halves of 64-bit lanes, where the products are; what the high halves hold never matters.
-    const U64x16 m0(detail::philox_multiplier[0]), m1(detail::philox_multiplier[1]);
-    U64x16 c0 = U64x16(first_counter) + U64x16::iota(), c1 = c0 >> 32, c2 = U64x16::zero(), c3 = c2;
-#pragma GCC unroll 10
-    for (int round = 0; round < detail::philox_rounds; ++round) {
-        const U64x16 p = multiply_low_halves(c0, m0), q = multiply_low_halves(c2, m1);
-        c0 = xor3(q >> 32, c1, U64x16(key.round[round][0])), c1 = q;
-        c2 = xor3(p >> 32, c3, U64x16(key.round[round][1])), c3 = p;
-    }
-    const U64x16 low(0xffffffffu);
-    const U64x16 even = (c0 & low) | (c2 << 32), odd = (c1 & low) | (c3 << 32);
-    PhiloxWords words;
-    std::memcpy(words.even, &even, sizeof even);
-    std::memcpy(words.odd, &odd, sizeof odd);
-    return words;
-}
 
 namespace detail {
 // Box and Muller's pair of independent normal variates (R cos, R sin) from two words: R = sqrt(-2 ln u) with
@@ -98,6 +75,50 @@ MMK_INLINE void box_muller(U32x16 radius, U32x16 angle, F32x16& cosine, F32x16& 
 }
 } // namespace detail
 
+#if defined(MMK_DEVICE)
+// A thread's share: the four elements 4c .. 4c+3 of the sample whose counter c this is.
+MMK_FUNCTION void philox_uniform(uint64_t key, uint64_t counter, float (&out)[4]) {
+    const uint32_t k[2] = {uint32_t(key), uint32_t(key >> 32)};
+    uint32_t words[4] = {uint32_t(counter), uint32_t(counter >> 32), 0, 0};
+    philox4x32(words, k, words);
+    for (int i = 0; i < 4; ++i) out[i] = float(int32_t(words[i] & 0xffffffu)) * 0x1p-24f;
+}
+MMK_FUNCTION void philox_normal(uint64_t key, uint64_t counter, float (&out)[4]) {
+    const uint32_t k[2] = {uint32_t(key), uint32_t(key >> 32)};
+    uint32_t words[4] = {uint32_t(counter), uint32_t(counter >> 32), 0, 0};
+    philox4x32(words, k, words);
+    for (int i = 0; i < 4; i += 2) {
+        F32x16 cosine, sine;
+        detail::box_muller(U32x16(words[i]), U32x16(words[i + 1]), cosine, sine);
+        out[i] = cosine.v, out[i + 1] = sine.v;
+    }
+}
+#else
+// Elements that one call draws: 4 words of 16 counters.
+inline constexpr int philox_block = 4 * lanes;
+
+// Words 0 and 2 (even) and 1 and 3 (odd) of 16 consecutive counters, alternating, 8 counters a vector.
+struct PhiloxWords {
+    U32x16 even[2], odd[2];
+};
+MMK_INLINE PhiloxWords philox_words(const PhiloxKey& key, uint64_t first_counter) {
+    // Words live in the low halves of 64-bit lanes, where the products are; what the high halves hold never matters.
+    const U64x16 m0(detail::philox_multiplier[0]), m1(detail::philox_multiplier[1]);
+    U64x16 c0 = U64x16(first_counter) + U64x16::iota(), c1 = c0 >> 32, c2 = U64x16::zero(), c3 = c2;
+#pragma GCC unroll 10
+    for (int round = 0; round < detail::philox_rounds; ++round) {
+        const U64x16 p = multiply_low_halves(c0, m0), q = multiply_low_halves(c2, m1);
+        c0 = xor3(q >> 32, c1, U64x16(key.round[round][0])), c1 = q;
+        c2 = xor3(p >> 32, c3, U64x16(key.round[round][1])), c3 = p;
+    }
+    const U64x16 low(0xffffffffu);
+    const U64x16 even = (c0 & low) | (c2 << 32), odd = (c1 & low) | (c3 << 32);
+    PhiloxWords words;
+    std::memcpy(words.even, &even, sizeof even);
+    std::memcpy(words.odd, &odd, sizeof odd);
+    return words;
+}
+
 // Elements 4c .. 4c+63 of the uniform noise in [0, 1), c being the first counter: low 24 bits of each word, times
 // 2^-24.
 MMK_INLINE void philox_uniform(const PhiloxKey& key, uint64_t first_counter, F32x16 (&out)[4]) {
@@ -122,5 +143,6 @@ MMK_INLINE void philox_normal(const PhiloxKey& key, uint64_t first_counter, F32x
         interleave(cosine, sine, out[2 * i], out[2 * i + 1]);
     }
 }
+#endif // MMK_DEVICE
 
 } // namespace mmk::MMK_ISA

@@ -7,6 +7,7 @@
 
 namespace mmk::MMK_ISA {
 
+static_assert(lanes == 16, "the long sum of a device is in csrc/cuda/reduce.cuh");
 inline constexpr int64_t sum_chunk = 128;
 
 // Adds chunk vectors in the order of a binary counter: equal-sized halves are joined first.

@@ -14,6 +14,9 @@
 #ifndef MMK_ISA
 #error "simd.h belongs to files that are compiled once per instruction set"
 #endif
+#if defined(MMK_DEVICE)
+#include "lane.h"
+#else
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -423,3 +426,4 @@ template <class T> MMK_INLINE T max_lanes(Vec<T> a) {
 }
 
 } // namespace mmk::MMK_ISA
+#endif // MMK_DEVICE

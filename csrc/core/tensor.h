@@ -5,7 +5,7 @@
 
 namespace mmk {
 
-enum class DType : int32_t { float32, float64, int32, int64, uint32, uint64, uint8, boolean };
+enum class DType : int32_t { float32, float64, int32, int64, uint32, uint64, uint8, boolean, float16, bfloat16 };
 
 MMK_INLINE int64_t itemsize(DType type) {
     switch (type) {
@@ -15,6 +15,8 @@ MMK_INLINE int64_t itemsize(DType type) {
     case DType::float64:
     case DType::int64:
     case DType::uint64: return 8;
+    case DType::float16:
+    case DType::bfloat16: return 2;
     case DType::uint8:
     case DType::boolean: return 1;
     }

@@ -1,7 +1,7 @@
 #include "../ops/embed.h"
 
-#include "../core/arith.h"
 #include "../core/layout.h"
+#include "../core/waves.h"
 
 namespace mmk::cpu::MMK_ISA {
 
@@ -43,47 +43,6 @@ int64_t part_count(int64_t threads, int64_t rows, int64_t work) {
 
 // ---- waves
 // ---------------------------------------------------------------------------------------------------------------
-
-constexpr double ln2_high = 0x1.62e42feep-1, ln2_low = 0x1.a39ef35793c76p-33; // ln(2); 33 bits in the first
-
-// e^x; Taylor's polynomial of degree 14 leaves 2^-57 at |r| <= ln(2) / 2.
-double table_exp(double x) {
-    if (x > 720) x = 720; // inf
-    if (x < -760) x = -760;
-    const double n = (x * 0x1.71547652b82fep0 + 0x1.8p52) - 0x1.8p52;
-    const double r = (x - n * ln2_high) - n * ln2_low;
-    double sum = 1;
-    for (int i = 14; i >= 1; --i) sum = 1 + sum * r / i;
-    return __builtin_ldexp(sum, int(n));
-}
-// ln(x), 0 < x < inf: of x = m 2^e with m in [sqrt(1/2), sqrt(2)), 2 artanh((m - 1) / (m + 1)); 13 terms leave 2^-67.
-double table_log(double x) {
-    int e = 0;
-    double m = __builtin_frexp(x, &e);
-    if (m < 0x1.6a09e667f3bcdp-1) m = 2 * m, --e;
-    const double s = (m - 1) / (m + 1), z = s * s;
-    double sum = 0;
-    for (int i = 25; i >= 1; i -= 2) sum = sum * z + 1.0 / i;
-    return e * ln2_high + (2 * s * sum + e * ln2_low);
-}
-
-// sin and cos of z quarter turns.
-MMK_INLINE void wave(F64x16 z, F32x16& sine, F32x16& cosine) {
-    const F64x16 round_shift(0x1.8p52), shifted = z + round_shift;
-    // From 2^51 on z counts as whole; an infinity becomes NaN here.
-    const F64x16 n = select(abs(z) < F64x16(0x1p51), shifted - round_shift, z);
-    sincos(convert<float>((z - n) * F64x16(0x1.921fb54442d18p0)), sine, cosine);
-    uint64_t bits[lanes];
-    uint32_t quadrants[lanes];
-    bit_cast<uint64_t>(shifted).store(bits);
-    for (int k = 0; k < lanes; ++k) quadrants[k] = uint32_t(bits[k]);
-    const U32x16 quadrant = U32x16::load(quadrants);
-    const auto swapped = (quadrant & U32x16(1)) != U32x16(0);
-    const F32x16 s = select(swapped, cosine, sine), c = select(swapped, sine, cosine);
-    // sin is negative in quadrants 2 and 3, cos in 1 and 2
-    sine = bit_cast<float>(bit_cast<uint32_t>(s) ^ (quadrant & U32x16(2)) << 30);
-    cosine = bit_cast<float>(bit_cast<uint32_t>(c) ^ ((quadrant + U32x16(1)) & U32x16(2)) << 30);
-}
 
 // One sample: z(i) quarter turns for sixteen features from i on, of which `half` exist.
 template <class Z> MMK_INLINE void wave_row(int64_t half, float* sines, float* cosines, Z&& z) {

@@ -16,6 +16,9 @@
 //            is packed to be the last. dropout draws its own noise, 64 elements at a time.
 // Order      Each operation above is rounded by itself, in the order of the parentheses; e / sum(e) is e times the
 //            rounded reciprocal. Sums along a row are the long sum (core/reduce.h) of the rounded terms.
+// CUDA       the same operations and orders. A row of softmax is held in registers (half a warp, a warp; sixteen threads
+//            of a column where the axis is not the last, which is read in place) or in a block's shared memory; one that does
+//            not fit is read again by each pass. dropout: a thread draws the four elements of a counter
 // Source     silu: Elfwing et al., arXiv 1702.03118; gelu: Hendrycks and Gimpel, arXiv 1606.08415;
 //            dropout: Srivastava et al., JMLR 15 (2014)
 // Moves      each operand once and the result once; softmax's second and third pass are over a row in cache

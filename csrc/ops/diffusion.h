@@ -15,6 +15,9 @@
 // Algorithm  64 elements at a time through all of the above; a block of a sample per task; a mask that repeats inside
 //            a sample is read as it lies; operands of one dense order that no noise or mask is indexed in are walked in
 //            that order, others are packed first
+// CUDA       one launch, nothing waited for: a thread makes 16 bytes of elements (whole counters of noise) from
+//            operands of one order, whatever it is; coefficients, keys and masks are read where they are. Only operands
+//            of different orders are packed first
 // Order      each line from left to right, u = fma(a, b, c) = a b + c with one rounding:
 //                add_noise  y  = fma(sigma, noise, alpha x)
 //                y  = fma(g1, y1 - y0, y0);  y = fma(g2, y2 - y1, y)

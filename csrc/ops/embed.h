@@ -11,6 +11,8 @@
 //            core/arith.h: errors of about 1 ulp at any t. f_i = exp(-log(max_period) i / (half - shift)) in double by
 //            + - * / alone (Taylor polynomials below), so that the table has the same bits on every machine.
 //            float64 uses libm's long double functions.
+// CUDA       the gradient: tokens of every 128 rows are listed in their order, then a warp adds those of its row;
+//            features by the same doubles; float64 angles are pairs of doubles, their sin and cos the device's
 // Order      embedding_grad: token order, from +0
 // Source     Vaswani et al., arXiv 1706.03762, 3.5; Ho et al., arXiv 2006.11239; Tancik et al., arXiv 2006.10739
 // Moves      the contract's minimum; embedding_grad reads the indices once per thread

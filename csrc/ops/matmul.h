@@ -7,6 +7,10 @@
 // Algorithm  b is packed in panels of output columns, from whatever strides; rows of a are read in place through an
 //            offset per k (core/products.h). A b that all batches share meets their rows as those of one matrix.
 // Order      k rises; chunks of 256 products
+// CUDA       float32 and float64: register tiles, the same sums; where tiles are too few for the device, their chunks are
+//            shared among blocks. 16 bits: tensor cores, k in steps of 16 from 0 in one float32 accumulator, a sum of
+//            more than 16384 products in slices of so many, added in order; bias and activation in float32, one rounding.
+//            Which tile is chosen shows in no bit (csrc/cuda/products.cuh, products.tensor.cuh)
 // Moves      a once for every panel, b once and once more packed
 #pragma once
 

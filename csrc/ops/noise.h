@@ -8,6 +8,7 @@
 // Types      uint32, uint64; results of uniform and normal are float32
 // Limits     extents of a sample: at most 7; counters wrap at 2^64
 // Algorithm  16 counters at a time, 64 elements; a block of a sample per task
+// CUDA       a thread makes the four elements of a counter; threads stand on several samples where samples are short
 // Order      none: every element is computed alone, so sizes, batches, threads and layouts cannot matter
 // Source     Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; Box and Muller 1958
 // Moves      writes the result once

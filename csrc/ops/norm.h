@@ -18,6 +18,9 @@
 // Order      Every operation above is rounded by itself. Sums over a row or a channel plane are the long sum
 //            (core/reduce.h); a group adds its planes' sums in channel order, from +0. Sums over n or over rows take 64
 //            of them at a time in order from +0, and join those in the long sum's binary-counter tree.
+// CUDA       the same operations and orders. A row or group is held in registers (half a warp, a warp) or in a block's
+//            shared memory and moved once; one that does not fit is read again by each pass. The gradients of the
+//            weights: a thread sums a column's rows, or a run of their chunks that is a subtree
 // Source     group_norm: Wu and He, arXiv 1803.08494; layer_norm: Ba et al., arXiv 1607.06450
 // Moves      x once and y once; gradients x and gy once (layer_norm_grad twice) and gx once
 #pragma once

@@ -14,6 +14,10 @@
 //            windows read neighbouring elements; the maximum without indices is taken down the columns first, then
 //            along the line. channels: channels-last operands, sixteen channels of one window at a time. plane: one
 //            plane per task
+// CUDA       a window, or 16 bytes of channels, per thread, by any strides; small windows of planes in strips of four
+//            below each other; whole planes through shared memory. max_pool2d_grad: a warp owns 512 elements and adds
+//            the windows of the runs of 128 that reach them, in order (contiguous operands); avg_pool2d_grad: each
+//            element from the windows that see it; where they overlap the quotients are made first
 // Order      avg_pool2d: row-major from +0, then one division; gradients: from +0, windows in (p, q) order
 //            maxima end with + 0; the order in which a maximum without indices is taken cannot be seen
 // Source     LeCun et al., Proc. IEEE 86 (1998), II.B (average); Boureau et al., ICML 2010 (maximum)

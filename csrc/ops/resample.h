@@ -7,6 +7,8 @@
 // Limits     mode nearest
 // Algorithm  a table of sources per axis; rows of x that are read again are copied from the row before;
 //            channels-last operands move whole pixels
+// CUDA       16 bytes of a line or of a pixel's channels per thread, by any strides; the gradient from a table of the
+//            first output that reads each row and column
 // Order      the gradient's sums are from +0, row-major in (p, q)
 // Source     the rule of torch.nn.functional.interpolate
 // Moves      x once and y once

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import BackendError
-
 __all__ = [
     "broadcast_to", "concat", "library_of", "matrix_transpose", "pad", "permute", "reshape", "shape_of", "slice_of",
     "zeros_like",
@@ -21,7 +19,12 @@ __all__ = [
 
 
 def library_of(x: Any) -> str:
-    """ "numpy", "torch", "cupy", "jax", "tape" (mmkernels.autograd) or "" for what is no array."""
+    """ "numpy", "torch", "cupy", "jax", "tape" (mmkernels.autograd), the name that a type gives itself as
+    ``__mmkernels_library__`` (see mmkernels.interop.device), or "" for what is no array."""
+    if type(x) is not np.ndarray:
+        named = getattr(type(x), "__mmkernels_library__", None)
+        if named is not None:
+            return str(named)
     if isinstance(x, (np.ndarray, np.generic)):
         return "numpy"
     module = type(x).__module__
@@ -113,8 +116,9 @@ def scalar_like(value: Any, dtype: Any, like: Any) -> Any:
     if library_of(like) == "torch":
         import torch
 
-        return torch.tensor(value, dtype=dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype)))
-    return np.asarray(value, dtype=dtype)
+        kind = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype))
+        return torch.full((), value, dtype=kind, device=like.device)  # a kernel, no copy: a graph can capture it
+    return from_numpy(np.asarray(value, dtype=dtype), like)
 
 
 def from_numpy(x: NDArray[Any], like: Any) -> Any:
@@ -127,8 +131,11 @@ def from_numpy(x: NDArray[Any], like: Any) -> Any:
     if library == "torch":
         import torch
 
-        return torch.from_numpy(x if x.flags.writeable else x.copy())  # torch knows no read-only memory
-    raise BackendError(f"{library or type(like).__name__} arrays cannot be served; expected NumPy or CPU torch")
+        tensor = torch.from_numpy(x if x.flags.writeable else x.copy())  # torch knows no read-only memory
+        return tensor if like.device.type == "cpu" else tensor.to(like.device)
+    from .interop import device
+
+    return device.library(library or type(like).__name__).from_numpy(x, like)
 
 
 def size_of(x: Any) -> int:

@@ -387,7 +387,7 @@ def grad(
         if weight is None:
             if arrays.size_of(root) != 1:
                 raise ValueError(f"autograd.grad: an output has shape {root.shape}; expected one element, or gradients")
-            weight = arrays.zeros_like(root.data) + 1
+            weight = OPERATORS["add"](arrays.zeros_like(root.data), 1.0)
         arrive(root, weight if not create_graph or isinstance(weight, Variable) else Variable(weight))
 
     targets = {(id(v.node), v.index) for v in inputs if v.node is not None}

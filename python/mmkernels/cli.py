@@ -70,13 +70,23 @@ def _info() -> int:
         "arithmetic": mmk.__arithmetic__,
         "instruction sets": f"{', '.join(compiled)} compiled; {', '.join(found)} found; {_core.get_isa()} used",
         "threads": str(get_num_threads()),
-        "CUDA": "kernels compiled" if getattr(_core, "cuda_compiled", False) else "not in this build",
-        "devices": "cpu",
+        "CUDA": _cuda(),
     }
     print(f"mmkernels {mmk.__version__}")
     for name, text in lines.items():
         print(f"{name:18}{text}")
     return 0
+
+
+def _cuda() -> str:
+    from .errors import BackendError
+    from .interop import device
+
+    try:
+        floor = device.cuda()
+    except BackendError as error:
+        return str(error)
+    return ", ".join(f"{i}: {floor.device_name(i)}" for i in range(floor.device_count()))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,25 @@ from typing import Any
 
 from .errors import ContractError, ContractTypeError
 
-__all__ = ["Arg", "Attr", "Bound", "Case", "Contract", "Operand", "Out", "Require", "Solution", "evaluate"]
+__all__ = [
+    "FLOATS",
+    "WIDE",
+    "Arg",
+    "Attr",
+    "Bound",
+    "Case",
+    "Contract",
+    "Operand",
+    "Out",
+    "Require",
+    "Solution",
+    "evaluate",
+]
+
+
+# float16 and bfloat16 are storage: operands are widened to float32, results are rounded once.
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+WIDE = {"float16": "float32", "bfloat16": "float32"}  # what each is computed in, where that is another type
 
 
 def _keep(extents: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
@@ -75,8 +93,9 @@ def evaluate(text: str, names: Mapping[str, Any]) -> Any:
 @dataclass(frozen=True)
 class Arg:
     """An operand. ``shape`` lists its extents by name or expression (no blanks inside one); ``*S`` is any number of
-    extents. ``type`` is a type variable of the contract or a dtype. ``broadcast`` lists extents (or the pack) that
-    may be 1, or missing at the front of the pack. ``values`` bounds an integer operand's values: low <= v < high."""
+    extents. ``type`` is a type variable of the contract, "wide T" (the type that T is computed in) or a dtype.
+    ``broadcast`` lists extents (or the pack) that may be 1, or missing at the front of the pack. ``values`` bounds an
+    integer operand's values: low <= v < high."""
 
     name: str
     shape: str
@@ -196,7 +215,7 @@ class Contract:
     attributes: tuple[Attr, ...] = ()
     lets: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[Require, ...] = ()
-    types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"T": ("float32", "float64")})
+    types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"T": FLOATS})
     free: tuple[str, ...] = ()
     layout: str = ""
     accumulate: str = "float32"
@@ -206,6 +225,7 @@ class Contract:
     vjp: Mapping[str, str] = field(default_factory=dict)
     composition: str | Callable[..., Any] | None = None
     composed_when: str = "True"
+    tensor_cores: bool = False  # on CUDA, float16 and bfloat16 use them: repeatable, but not the CPU's bits
     derivatives: int = 2  # how often it can be differentiated; 2 stands for any number of times
     cases: tuple[Case, ...] = ()
     source: str = ""
@@ -289,9 +309,12 @@ class Contract:
                     raise ContractTypeError(f"{self.name}: {a.name} is missing; expected an array of {a.shape}")
                 continue
             found = operands[a.name].dtype
+            if a.type.startswith("wide "):
+                continue
             allowed = self.types.get(a.type, (a.type,))
             if found not in allowed:
-                raise ContractTypeError(f"{self.name}: {a.name}.dtype is {found}; expected {' or '.join(allowed)}")
+                wanted = " or ".join(filter(None, [", ".join(allowed[:-1]), allowed[-1]]))
+                raise ContractTypeError(f"{self.name}: {a.name}.dtype is {found}; expected {wanted}")
             if a.type in self.types:
                 other, dtype = bound.setdefault(a.type, (a.name, found))
                 if dtype != found:
@@ -299,6 +322,13 @@ class Contract:
         types = {variable: dtype for variable, (_, dtype) in bound.items()}
         for variable, allowed in self.types.items():
             types.setdefault(variable, allowed[0])
+        for variable in self.types:
+            types["wide " + variable] = WIDE.get(types[variable], types[variable])
+        for a in self.inputs:
+            if a.type.startswith("wide ") and a.name in operands and operands[a.name].dtype != types[a.type]:
+                raise ContractTypeError(
+                    f"{self.name}: {a.name}.dtype is {operands[a.name].dtype}; expected {types[a.type]}"
+                )
         return types
 
     @staticmethod

@@ -9,18 +9,21 @@ import numpy as np
 
 from . import _core
 from .arrays import library_of, scalar_like
-from .contract import Contract, Operand, evaluate
-from .errors import BackendError, ContractError, ContractTypeError
+from .contract import Contract, Operand, Solution, evaluate
+from .errors import ContractError, ContractTypeError
 
 __all__ = ["OPERATORS", "Operator"]
 
 OPERATORS: dict[str, Operator] = {}
 _DTYPE_CODES = {
     name: code
-    for code, name in enumerate(("float32", "float64", "int32", "int64", "uint32", "uint64", "uint8", "bool"))
+    for code, name in enumerate(
+        ("float32", "float64", "int32", "int64", "uint32", "uint64", "uint8", "bool", "float16", "bfloat16")
+    )
 }
 _FIELDS: dict[str, dict[str, tuple[str, int]]] = _core.operator_fields()
 
+Plan = tuple[list[Any], list[Any], dict[str, Any], list[Any]]
 Sugar = Callable[[dict[str, Any], Mapping[str, Operand]], dict[str, Any]]
 
 
@@ -83,39 +86,35 @@ class Operator:
             given = ", ".join(f"{name} is {value!r}" for name, value in raw.items())
             raise ContractTypeError(f"{self.name}: {given}; expected numbers or names ({error})") from None
 
-    def solve(self, operands: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
+    def solve(self, operands: tuple[Any, ...], attributes: tuple[Any, ...]) -> Solution:
+        """The contract's solution of this call on arrays that look like NumPy's."""
+        seen = {n: _seen(o) for n, o in zip(self._operand_names, operands, strict=True) if o is not None}
+        return self.solve_seen(seen, attributes)
+
+    def solve_seen(self, seen: Mapping[str, Operand], attributes: tuple[Any, ...]) -> Solution:
         """The contract's solution of this call (mmkernels.contract.Solution)."""
-        seen = {}
-        for name, array in zip(self._operand_names, operands, strict=True):
-            if array is not None:
-                itemsize = array.dtype.itemsize
-                dtype = array.dtype.name if array.dtype.isnative else str(array.dtype)
-                seen[name] = Operand(array.shape, tuple(s // itemsize for s in array.strides), dtype)
         for a in self.contract.inputs:
             if a.name not in seen and not a.optional:
                 raise ContractTypeError(f"{self.name}: {a.name} is None; expected an array of {a.shape}")
         return self.contract.solve(seen, self.plain_attributes(attributes, seen))
 
-    # ---- called by the compiled entry -------------------------------------------------------------------------------
-
-    def _make_plan(self, operands: tuple[Any, ...], attributes: tuple[Any, ...], out: Any) -> tuple[Any, ...]:
-        solution = self.solve(operands, attributes)
-        fields = _FIELDS[self.name]
+    def describe_call(self, seen: Mapping[str, Operand], attributes: tuple[Any, ...], out: Operand | None) -> Plan:
+        """What the compiled half needs to make a plan; raises where the contract does."""
+        solution = self.solve_seen(seen, attributes)
         inputs = [
-            (position, name, seen.shape, seen.strides, _DTYPE_CODES[seen.dtype])
+            (position, name, found.shape, found.strides, _DTYPE_CODES[found.dtype])
             for position, name in enumerate(self._operand_names)
-            if (seen := solution.operands.get(name)) is not None
+            if (found := solution.operands.get(name)) is not None
         ]
         outputs = []
         for name, wanted in solution.outputs.items():
-            strides = wanted.strides
             if out is not None:
                 self._check_out(out, wanted, len(solution.outputs))
-                strides = tuple(s // out.dtype.itemsize for s in out.strides)
-            outputs.append((name, np.dtype(wanted.dtype), wanted.shape, strides, _DTYPE_CODES[wanted.dtype]))
+                wanted = out
+            outputs.append((name, wanted.dtype, wanted.shape, wanted.strides, _DTYPE_CODES[wanted.dtype]))
         values = {}
         choices = {a.name: a.choices for a in self.contract.attributes if a.kind == "choice"}
-        for name in fields:
+        for name in _FIELDS[self.name]:
             if name in solution.names:
                 value = solution.names[name]
                 values[name] = choices[name].index(value) if name in choices else value
@@ -123,14 +122,23 @@ class Operator:
         ranges = [(positions.index(name), low, high) for name, (low, high) in solution.ranges.items()]
         return inputs, outputs, values, ranges
 
-    def _check_out(self, out: Any, wanted: Operand, count: int) -> None:
+    # ---- called by the compiled entry -------------------------------------------------------------------------------
+
+    def _make_plan(self, operands: tuple[Any, ...], attributes: tuple[Any, ...], out: Any) -> Plan:
+        seen = {n: _seen(o) for n, o in zip(self._operand_names, operands, strict=True) if o is not None}
+        inputs, outputs, values, ranges = self.describe_call(seen, attributes, None if out is None else _seen(out))
+        dtypes = {o.dtype.name: o.dtype for o in operands if o is not None}  # NumPy has bfloat16 from others alone
+        numpy_outputs = [(name, dtypes.get(t) or np.dtype(t), *rest) for name, t, *rest in outputs]
+        return inputs, numpy_outputs, values, ranges
+
+    def _check_out(self, out: Operand, wanted: Operand, count: int) -> None:
         if count != 1:
             raise ContractTypeError(f"{self.name}: out= was given; expected none, as there are {count} results")
         if out.shape != wanted.shape:
             raise ContractError(f"{self.name}: out.shape is {out.shape}; expected {wanted.shape}")
-        if out.dtype.name != wanted.dtype or not out.dtype.isnative:
+        if out.dtype != wanted.dtype:
             raise ContractTypeError(f"{self.name}: out.dtype is {out.dtype}; expected {wanted.dtype}")
-        if out.size and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+        if 0 not in out.shape and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
             raise ContractError(f"{self.name}: out has a stride of 0; expected memory of its own for each element")
 
     def _bad_value(self, operand: int, position: int, value: int, low: int, high: int) -> NoReturn:
@@ -161,10 +169,9 @@ class Operator:
             raise ContractTypeError(f"{self.name}: operands of {' and '.join(sorted(libraries))}; expected one library")
         if libraries == {"numpy"} or not libraries:
             return self._call_numpy(self._as_arrays(operands), attributes, out)
-        library = libraries.pop()
-        raise BackendError(
-            f"{self.name}: {library} arrays cannot be served; expected NumPy arrays or CPU torch tensors"
-        )
+        from .interop import device
+
+        return device.call(self, libraries.pop(), operands, attributes, out)
 
     def _call_numpy(self, operands: list[Any], attributes: tuple[Any, ...], out: Any) -> Any:
         if out is None:
@@ -220,8 +227,12 @@ class Operator:
             keep = True
         except TypeError:  # a list among the attributes
             keep = False
-        arrays = tuple(None if o is None else np.broadcast_to(_SAMPLES[_dtype_name(o)], o.shape) for o in operands)
-        names: dict[str, Any] = self.solve(arrays, attributes).names
+        seen = {
+            name: Operand(tuple(o.shape), (0,) * len(o.shape), _dtype_name(o))
+            for name, o in zip(self._operand_names, operands, strict=True)
+            if o is not None
+        }
+        names: dict[str, Any] = self.solve_seen(seen, attributes).names
         if keep:
             if len(self._names) >= 1024:
                 self._names.clear()
@@ -233,7 +244,10 @@ class Operator:
         return self.contract.composition is not None and bool(evaluate(self.contract.composed_when, names))
 
 
-_SAMPLES = {name: np.zeros((), name) for name in _DTYPE_CODES}
+def _seen(array: Any) -> Operand:
+    itemsize = array.dtype.itemsize
+    dtype = array.dtype.name if array.dtype.isnative else str(array.dtype)
+    return Operand(tuple(array.shape), tuple(s // itemsize for s in array.strides), dtype)
 
 
 def _dtype_name(array: Any) -> str:

@@ -1,15 +1,17 @@
 """The hash table: does this machine give the published bits?
 
 Every operator runs on its small cases; operands come from Philox, results are hashed, hashes are compared with the
-table that travels in the wheel (``hashes.json``). ``mmkernels verify`` does it on every instruction set of the machine.
+table that travels in the wheel (``hashes.json``). ``mmkernels verify`` does it on every instruction set of the machine
+and on every CUDA device that CuPy or torch reaches.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .contract import Arg, Case, Contract, evaluate
+from .contract import WIDE, Arg, Case, Contract, evaluate
+from .errors import BackendError
+from .interop import device
 from .operator import OPERATORS, Operator
 
 __all__ = ["TABLE", "case_operands", "digest", "hashes", "instruction_set", "main", "random_words"]
@@ -47,7 +51,8 @@ def random_words(key: int, count: int) -> NDArray[np.uint32]:
     return np.stack([c0, c1, c2, c3], axis=1).reshape(-1)[:count].astype(np.uint32)
 
 
-def _values(argument: Arg, dtype: str, shape: tuple[int, ...], names: Mapping[str, Any], key: int) -> Array:
+def random_values(argument: Arg, dtype: str, shape: tuple[int, ...], names: Mapping[str, Any], key: int) -> Array:
+    """Random values that an operand may hold, from Philox under this key."""
     size = int(np.prod(shape, dtype=np.int64))
     words = random_words(key, 4 * size).reshape(size, 4)
     if dtype == "bool":
@@ -82,8 +87,11 @@ def case_names(contract: Contract, case: Case) -> dict[str, Any]:
     return names
 
 
-def case_operands(contract: Contract, case: Case, dtype: str = "float32") -> dict[str, Array]:
-    """The operands of a case, by name; those that are optional and not asked for are missing."""
+def case_operands(
+    contract: Contract, case: Case, dtype: str = "float32", values: Callable[..., Array] | None = None
+) -> dict[str, Array]:
+    """The operands of a case, by name; those that are optional and not asked for are missing. ``values`` (as
+    ``random_values``, the default) fills them."""
     names = case_names(contract, case)
     operands = {}
     for a in contract.inputs:
@@ -91,10 +99,19 @@ def case_operands(contract: Contract, case: Case, dtype: str = "float32") -> dic
             continue
         override = case.extents.get(a.name)
         shape = tuple(override) if isinstance(override, (tuple, list)) else contract.extents_of(a.shape, names)
-        allowed = contract.types.get(a.type, (a.type,))
-        kind = dtype if dtype in allowed else "int64" if "int64" in allowed else allowed[0]
+        wide = a.type.startswith("wide ")
+        allowed = contract.types.get(a.type.removeprefix("wide "), (a.type,))
+        kind = (
+            WIDE.get(dtype, dtype)
+            if wide
+            else dtype
+            if dtype in allowed
+            else "int64"
+            if "int64" in allowed
+            else allowed[0]
+        )
         key = zlib.crc32(f"{contract.name}/{case.name}/{a.name}".encode())
-        operands[a.name] = _values(a, kind, shape, names, key)
+        operands[a.name] = (values or random_values)(a, kind, shape, names, key)
     return operands
 
 
@@ -108,6 +125,9 @@ def run(operator: Operator, case: Case, operands: Mapping[str, Array], out: Any 
 def canonical(y: Array) -> Array:
     """Contiguous, every NaN the same."""
     y = np.ascontiguousarray(y)
+    if y.dtype.name == "bfloat16":
+        bits = y.view(np.uint16)
+        y = np.where(bits & 0x7FFF > 0x7F80, np.uint16(0x7FC0), bits).view(y.dtype)
     if y.dtype.kind == "f":
         y = np.where(np.isnan(y), y.dtype.type(np.nan), y)
     return y
@@ -122,15 +142,42 @@ def digest(outputs: tuple[Array, ...]) -> str:
     return h.hexdigest()[:16]
 
 
-def hashes() -> dict[str, str]:
-    """The table as this machine computes it, on the instruction set in use."""
+def hashes(place: Callable[[Array], Any] = np.asarray, fetch: Callable[[Any], Array] = np.asarray) -> dict[str, str]:
+    """The table as this machine computes it: on the instruction set in use, or where `place` brings operands to and
+    `fetch` results from."""
     table = {}
     for name in sorted(OPERATORS):
         operator = OPERATORS[name]
         for case in operator.contract.cases:
             if not case.bench:
-                table[f"{name}/{case.name}"] = digest(run(operator, case, case_operands(operator.contract, case)))
+                operands = {k: place(x) for k, x in case_operands(operator.contract, case).items()}
+                table[f"{name}/{case.name}"] = digest(tuple(map(fetch, run(operator, case, operands))))
     return table
+
+
+def devices() -> Iterator[tuple[str, Callable[[Array], Any], Callable[[Any], Array]]]:
+    """(name, place, fetch) of each CUDA device that an installed library brings arrays to; none without a device."""
+    try:
+        floor = device.cuda()
+    except BackendError:
+        return
+    for number in range(floor.device_count()):
+        name = f"cuda:{number} ({floor.device_name(number)})"
+        if importlib.util.find_spec("cupy"):
+            import cupy
+
+            def to_cupy(x: Array, number: int = number) -> Any:
+                with cupy.cuda.Device(number):
+                    return cupy.asarray(x)
+
+            yield name, to_cupy, cupy.asnumpy
+        elif importlib.util.find_spec("torch"):
+            import torch
+
+            def to_torch(x: Array, number: int = number) -> Any:
+                return torch.from_numpy(x.copy()).to(torch.device("cuda", number))
+
+            yield name, to_torch, lambda y: y.cpu().numpy()
 
 
 @contextmanager
@@ -157,12 +204,15 @@ def main(update: bool = False) -> int:
         bad += 1
     for isa in _core.available_isas():
         with instruction_set(isa):
-            found = hashes()
-        differing = sorted(
-            k for k in found.keys() | published["hashes"].keys() if found.get(k) != published["hashes"].get(k)
-        )
-        for key in differing:
-            print(f"{isa}: {key} is {found.get(key)}; the table has {published['hashes'].get(key)}")
-        print(f"{isa}: {len(found) - len(differing)} of {len(published['hashes'])} results have the published bits")
-        bad += len(differing)
+            bad += _compare(isa, hashes(), published["hashes"])
+    for name, place, fetch in devices():
+        bad += _compare(name, hashes(place, fetch), published["hashes"])
     return 1 if bad else 0
+
+
+def _compare(where: str, found: Mapping[str, str], published: Mapping[str, str]) -> int:
+    differing = sorted(k for k in found.keys() | published.keys() if found.get(k) != published.get(k))
+    for key in differing:
+        print(f"{where}: {key} is {found.get(key)}; the table has {published.get(key)}")
+    print(f"{where}: {len(found) - len(differing)} of {len(published)} results have the published bits")
+    return len(differing)

@@ -25,6 +25,7 @@ class Call:
     unit: float
     depth: int
     ulp: float
+    storage: float = 0.0  # unit of rounding of the operands' type where it is narrower than what computes
 
     def magnitude(self, **changed: Any) -> list[Array]:
         """The reference on absolute operands: the sum of the absolute terms, where the result is a sum of products."""

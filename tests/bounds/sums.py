@@ -46,3 +46,17 @@ def chain(call: Call) -> list[Array]:
     """Terms added one after another: depth of them at most."""
     scale, rounding = call.depth * call.unit, 2 * call.ulp * call.unit
     return [scale * np.abs(m) + rounding * np.abs(y) for m, y in zip(call.magnitude(), call.results, strict=True)]
+
+
+def tensor_dot(call: Call) -> list[Array]:
+    """Products of 16-bit numbers, exact in float32, added by tensor cores, g products at a time and the sum before them
+    (g is 8 on sm_80, 16 on sm_90). Addends are cut off 24 fraction bits or more below the largest: each loses at most
+    2^-24 of the sum of absolute terms, and the rounded sum, cut off too, 2^-23. A group loses g + 3 units, at most
+    1.4 for each of its products; in any other order an addition that is cut off loses two units. So two units for each
+    product hold for every device and for slices of a long sum, whose additions are far fewer. `depth` is that of the
+    chunked product (dot_depth), from which the number of products is bounded."""
+    products = call.depth if call.depth <= 258 else 256 * (call.depth - 258)
+    fused = call.attributes.get("activation") is not None
+    terms = call.magnitude(activation=None) if fused else call.magnitude()
+    scale = (1.13 if fused else 1.0) * 2 * (products + 3) * call.unit
+    return [scale * m + 2 * call.ulp * call.unit * np.abs(y) for m, y in zip(terms, call.results, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from .. import arrays
 from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out, Require
 from ..operator import Operator
-from .noise import keys_of
+from .noise import keys_for
 
 __all__ = [
     "dropout", "erf", "exp", "gelu", "leaky_relu", "log", "log_softmax", "relu", "sigmoid", "silu", "softmax", "sqrt",
@@ -371,7 +371,6 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, *, seed: int | Sequen
     array([1., 1., 1.])
     """
     shape: Any = getattr(x, "shape", ())
-    keys: Any = keys_of(seed, int(shape[0]) if len(shape) else 0, "dropout")
-    if arrays.library_of(x):  # what is no array, the operator refuses
-        keys = arrays.from_numpy(keys, x)
+    like = x if arrays.library_of(x) else None  # what is no array, the operator refuses
+    keys = keys_for(seed, int(shape[0]) if len(shape) else 0, like, "dropout")
     return _dropout.call(x, keys, p if training else 0.0, out)

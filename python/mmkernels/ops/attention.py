@@ -73,13 +73,13 @@ ATTENTION = Contract(
     inputs=(*_OPERANDS, *_HIDING),
     outputs=(
         Out("y", "B H Sq Dv"),
-        Out("lse", "B H Sq", when="return_lse", doc="natural logarithm of the softmax's denominator"),
+        Out("lse", "B H Sq", "wide T", when="return_lse", doc="natural logarithm of the softmax's denominator"),
     ),
     attributes=(*_ATTRIBUTES, Attr("return_lse", "bool", True)),
     requires=_REQUIRES,
     free=("B",),
     flops="2 * B * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
-    bound=Bound("attention", depth="D"),
+    tensor_cores=True, bound=Bound("attention", depth="D"),
     vjp={"q k v": f"attention_grad{_GRAD_CALL}", "bias": f"attention_bias_grad{_GRAD_CALL}"},
     derivatives=1,
     cases=_CASES + _BENCH,
@@ -89,10 +89,10 @@ ATTENTION = Contract(
 _GRAD_OPERANDS = (
     *_OPERANDS,
     Arg("y", "B H Sq Dv", doc="attention's result"),
-    Arg("lse", "B H Sq", doc="attention's second result"),
+    Arg("lse", "B H Sq", "wide T", doc="attention's second result"),
     Arg("gy", "B H Sq Dv", doc="gradient of y"),
     *_HIDING,
-    Arg("glse", "B H Sq", optional=True, doc="gradient of lse"),
+    Arg("glse", "B H Sq", "wide T", optional=True, doc="gradient of lse"),
 )
 
 ATTENTION_GRAD = Contract(
@@ -103,7 +103,7 @@ ATTENTION_GRAD = Contract(
     requires=_REQUIRES,
     free=("B",),
     flops="2 * B * H * Sq * Sk * (3 * D + 2 * Dv) // (2 if causal else 1)",
-    bound=Bound("attention_grad", depth="D"),
+    tensor_cores=True, bound=Bound("attention_grad", depth="D"),
     derivatives=0,
     cases=(*_CASES, _case("gradient of lse", "1 2 2 5 7 8 8", "glse"), *_BENCH),
     source=_SOURCE,
@@ -117,7 +117,7 @@ ATTENTION_BIAS_GRAD = Contract(
     requires=_REQUIRES,
     free=("B",),
     flops="2 * B * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
-    bound=Bound("attention_grad", depth="D"),
+    tensor_cores=True, bound=Bound("attention_grad", depth="D"),
     derivatives=0,
     cases=(*_CASES, _case("gradient of lse", "1 2 2 5 7 8 8", "glse")),
     source=_SOURCE,

@@ -150,7 +150,7 @@ CONV2D = Contract(
     requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S", {"R": 0})),
     outputs=(Out("y", "N K P Q"),),
     free=("N",), layout="x", flops="2 * N * K * P * Q * (C // groups) * R * S",
-    bound=Bound("dot", depth=_roundings("C // groups"), ulp=4.0),
+    tensor_cores=True, bound=Bound("dot", depth=_roundings("C // groups"), ulp=4.0),
     vjp={
         "x": "conv2d_input_grad(gy, weight, height=H, width=W, stride=stride, padding=padding, dilation=dilation, "
              "groups=groups)",
@@ -174,7 +174,7 @@ CONV2D_INPUT_GRAD = Contract(
     ),
     outputs=(Out("gx", "N C height width"),),
     free=("N",), layout="gy", flops="2 * N * K * P * Q * D * R * S",
-    bound=Bound("dot", depth=_roundings("K // groups")),
+    tensor_cores=True, bound=Bound("dot", depth=_roundings("K // groups")),
     vjp={
         "gy": "conv2d(ggx, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)",
         "weight": "conv2d_weight_grad(ggx, gy, kernel=(R, S), stride=stride, padding=padding, dilation=dilation, "
@@ -191,7 +191,7 @@ CONV2D_WEIGHT_GRAD = Contract(
     requires=(*_POSITIVE, _DIVIDES_C, _DIVIDES_K, *_fits("H", "W", "R", "S", {"kernel": (0, 3)}), _EXTENTS),
     outputs=(Out("gweight", "K C//groups R S"),),
     flops="2 * N * K * P * Q * (C // groups) * R * S",
-    bound=Bound("dot", depth="min(256, N * P * Q) + (N * P * Q + 255) // 256"),
+    tensor_cores=True, bound=Bound("dot", depth="min(256, N * P * Q) + (N * P * Q + 255) // 256"),
     vjp={
         "x": "conv2d_input_grad(gy, ggweight, height=H, width=W, stride=stride, padding=padding, dilation=dilation, "
              "groups=groups)",

@@ -11,7 +11,7 @@ from ..arrays import from_numpy, library_of, reshape
 from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
 from ..errors import ContractError, ContractTypeError
 from ..operator import Operator
-from .noise import Seed, keys_of, philox_normal
+from .noise import Seed, keys_for, philox_normal
 from .pointwise import add, greater, mul, sub, where
 
 __all__ = ["add_noise", "diffusion_step"]
@@ -282,7 +282,7 @@ def diffusion_step(
             raise ContractError("diffusion_step: noise and seed are both given; expected one of them")
         if len(x.shape) == 0:
             raise ContractError("diffusion_step: x has no extents; expected (N, *S)")
-        keys = from_numpy(keys_of(seed, x.shape[0], "diffusion_step"), x)
+        keys = keys_for(seed, x.shape[0], x, "diffusion_step")
     return _diffusion_step.call(
         x,
         *branches,

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ..arrays import library_of
-from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
+from ..contract import FLOATS, Arg, Attr, Bound, Case, Contract, Out, Require
 from ..operator import Operator
 
 __all__ = ["embedding", "fourier_features", "sinusoidal_features"]
 
-_TYPES = {"T": ("float32", "float64"), "I": ("int32", "int64")}
+_TYPES = {"T": FLOATS, "I": ("int32", "int64")}
 _ROWS: tuple[tuple[str, tuple[int, ...], int, int], ...] = (
     ("sentences", (3, 7), 11, 5),
     ("wide rows", (40,), 6, 33),

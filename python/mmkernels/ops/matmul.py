@@ -32,7 +32,7 @@ MATMUL = Contract(
     lets={"batches": "prod(S)"},
     outputs=(Out("y", "*S M N"),),
     free=("S", "M", "N"), flops="2 * prod(S) * M * N * K",
-    bound=Bound("dot", depth="min(256, K) + (K + 255) // 256 + 2", ulp=4.0),
+    tensor_cores=True, bound=Bound("dot", depth="min(256, K) + (K + 255) // 256 + 2", ulp=4.0),
     vjp={
         "a": "matmul(gy, matrix_transpose(b))",
         # One product where all batches share b, instead of a sum of products.
@@ -60,7 +60,7 @@ LINEAR = Contract(
     lets={"rows": "prod(S)"},
     outputs=(Out("y", "*S O"),),
     free=("S", "O"), flops="2 * prod(S) * I * O",
-    bound=Bound("dot", depth="min(256, I) + (I + 255) // 256 + 2", ulp=4.0),
+    tensor_cores=True, bound=Bound("dot", depth="min(256, I) + (I + 255) // 256 + 2", ulp=4.0),
     vjp={
         "x": "linear(gy, matrix_transpose(weight))",
         "weight": "matmul(matrix_transpose(reshape(gy, (rows, O))), reshape(x, (rows, I)))",

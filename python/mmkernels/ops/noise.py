@@ -144,6 +144,22 @@ def keys_of(seed: Seed, n: int, name: str = "keys_of") -> Keys:
     return words
 
 
+def _on_device(seed: Any) -> bool:
+    """Whether keys lie in device memory. They stay there: reading them would wait for what computes them, and a graph
+    that draws from other keys each time could not be captured."""
+    library = library_of(seed)
+    return library not in ("", "numpy", "tape", "jax") and not (library == "torch" and seed.device.type == "cpu")
+
+
+def keys_for(seed: Any, n: int, like: Any, name: str) -> Any:
+    """The keys of n samples beside the array ``like``: ``keys_of``, or keys that lie in device memory as they are."""
+    if not _on_device(seed):
+        return from_numpy(keys_of(seed, n, name), like)
+    if tuple(seed.shape) != (n,):
+        raise ContractError(f"{name}: seed has shape {tuple(seed.shape)}; expected one int, or one per sample: ({n},)")
+    return seed
+
+
 def philox4x32(counter: Any, key: Any, *, out: Any = None) -> Any:
     """Philox4x32-10, the generator itself: four words of each counter.
 
@@ -189,6 +205,15 @@ def _drawn(of: Operator, shape: Sequence[int], seed: Any, offset: Any, dtype: An
             raise ContractTypeError(f"{of.name}: {name} is a {type(array).__name__}; expected an array")
     first = _word(offset, f"{of.name}: offset")
     first -= _WORDS if first >= _WORDS // 2 else 0  # attributes are signed
+    if _on_device(seed):
+        values = of.call(
+            keys_for(seed, extents[0], None, of.name), extents[1:], first, out if wanted == "float32" else None
+        )
+        if wanted == "float64":
+            values = values.double() if library_of(values) == "torch" else values.astype(np.float64)
+            if out is not None:
+                out[...] = values
+        return values if out is None else out
     keys = keys_of(seed, extents[0], of.name)
     if wanted == "float32" and out is not None:
         return of.call(from_numpy(keys, out), extents[1:], first, out)

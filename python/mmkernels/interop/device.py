@@ -1,0 +1,183 @@
+"""Arrays in device memory: which floor serves them, and how their library shows and makes them.
+
+A library is five functions (``Library``). CuPy's and torch's are here; another says its name as
+``__mmkernels_library__`` on its array type and registers itself with ``add_library``. The compiled CUDA floor sees
+only addresses; it is loaded when the first device array comes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract import Operand
+from ..errors import BackendError, ContractError, ContractTypeError
+from ..operator import Operator
+
+__all__ = ["Library", "add_library", "call", "cuda", "library"]
+
+
+class Library(Protocol):
+    """What a call needs of the library whose device arrays it is given."""
+
+    floor: ModuleType  # the compiled floor that its memory belongs to
+
+    def see(self, x: Any) -> Operand:
+        """Shape, strides in elements, dtype name."""
+
+    def address(self, x: Any) -> int:
+        """Of the first element."""
+
+    def device(self, x: Any) -> int:
+        """The number of the device."""
+
+    def stream(self, device: int) -> int:
+        """The current stream's handle."""
+
+    def empty(self, wanted: Operand, device: int) -> Any:
+        """A new array, not initialised, in the library's own memory."""
+
+    def from_numpy(self, x: NDArray[Any], like: Any) -> Any:
+        """A copy on the device of `like`."""
+
+    def to_numpy(self, x: Any) -> NDArray[Any]:
+        """A copy on the host; waits for what computes it."""
+
+
+_LIBRARIES: dict[str, Library] = {}
+_PLANS: dict[Any, tuple[Any, list[int], list[Operand], list[Any]]] = {}
+_MAX_PLANS = 4096
+
+
+def add_library(name: str, found: Library) -> None:
+    """Serves arrays whose type has this name as ``__mmkernels_library__``."""
+    _LIBRARIES[name] = found
+
+
+def library(name: str) -> Library:
+    """The library of this name; CuPy and torch are looked at when first asked for."""
+    if name not in _LIBRARIES:
+        if name == "cupy":
+            floor = cuda()
+            from .cupy import CuPy
+
+            _LIBRARIES[name] = CuPy(floor)
+        elif name == "torch":
+            floor = cuda()
+            from .torch import TorchCuda
+
+            _LIBRARIES[name] = TorchCuda(floor)
+        else:
+            raise BackendError(f"{name} arrays cannot be served; expected NumPy, CuPy or torch arrays")
+    return _LIBRARIES[name]
+
+
+def cuda() -> ModuleType:
+    """The compiled CUDA floor. Raises BackendError where there is none, or no device for it."""
+    try:
+        floor = importlib.import_module("mmkernels._cuda")
+    except ImportError as error:
+        raise BackendError(
+            "this build of mmkernels has no CUDA floor; build it where nvcc is found, or with MMKERNELS_CUDA=on"
+        ) from error
+    if floor.device_count() == 0:
+        raise BackendError("mmkernels finds no CUDA device; its driver is missing, too old, or sees none")
+    return floor
+
+
+def call(operator: Operator, name: str, operands: Sequence[Any], attributes: tuple[Any, ...], out: Any) -> Any:
+    """Runs an operator on a library's device arrays (and Python numbers), on its current stream."""
+    try:
+        door = library(name)
+    except BackendError as error:
+        raise BackendError(f"{operator.name}: {error}") from None
+    operands = operator.without_scalars(operands)
+    given = [o for o in operands if o is not None]
+    devices = {door.device(o) for o in ([*given, out] if out is not None else given)}
+    if len(devices) != 1:
+        raise ContractTypeError(f"{operator.name}: operands on devices {sorted(devices)}; expected one device")
+    device = devices.pop()
+    seen = [None if o is None else door.see(o) for o in operands]
+    seen_out = None if out is None else door.see(out)
+    plan, positions, outputs, ranges = _plan(operator, door, seen, attributes, seen_out)
+    if out is not None:
+        _check_overlap(operator, door, operands, seen, out, seen_out)
+    if ranges and os.environ.get("MMK_CHECK_VALUES", "0") not in ("", "0"):
+        _check_values(operator, door, [operands[i] for i in positions], positions, ranges)
+    results = [out] if out is not None else [door.empty(wanted, device) for wanted in outputs]
+
+    def scratch(size: int) -> tuple[int, Any]:
+        memory = door.empty(Operand((size,), (1,), "uint8"), device)
+        return door.address(memory), memory
+
+    plan.run(
+        [door.address(operands[i]) for i in positions],
+        [door.address(y) for y in results],
+        device,
+        door.stream(device),
+        scratch,
+    )
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _plan(
+    operator: Operator, door: Library, seen: Sequence[Operand | None], attributes: tuple[Any, ...], out: Operand | None
+) -> tuple[Any, list[int], list[Operand], list[Any]]:
+    key = (door.floor.__name__, operator.name, tuple(seen), attributes, tuple(map(type, attributes)), out)
+    try:
+        return _PLANS[key]
+    except (KeyError, TypeError) as error:  # TypeError: a list among the attributes
+        keep = isinstance(error, KeyError)
+    names = [a.name for a in operator.contract.inputs]
+    present = {n: s for n, s in zip(names, seen, strict=True) if s is not None}
+    description = operator.describe_call(present, attributes, out)
+    outputs = [Operand(shape, strides, dtype) for _, dtype, shape, strides, _ in description[1]]
+    positions = [position for position, *_ in description[0]]
+    made = (door.floor.Plan(operator.name, description), positions, outputs, description[3])
+    if keep:
+        if len(_PLANS) >= _MAX_PLANS:
+            _PLANS.clear()
+        _PLANS[key] = made
+    return made
+
+
+def _check_overlap(
+    operator: Operator, door: Library, operands: Sequence[Any], seen: Sequence[Any], out: Any, seen_out: Any
+) -> None:
+    first, last = _span(door.address(out), seen_out)
+    for argument, x, s in zip(operator.contract.inputs, operands, seen, strict=True):
+        if x is None:
+            continue
+        begin, end = _span(door.address(x), s)
+        if begin < last and first < end:
+            raise ContractError(f"{operator.name}: out overlaps {argument.name}; expected memory of its own")
+
+
+def _span(address: int, seen: Operand) -> tuple[int, int]:
+    if 0 in seen.shape:
+        return address, address
+    size = 2 if seen.dtype == "bfloat16" else np.dtype(seen.dtype).itemsize
+    walks = [(n - 1) * s * size for n, s in zip(seen.shape, seen.strides, strict=True)]
+    return address + sum(w for w in walks if w < 0), address + sum(w for w in walks if w > 0) + size
+
+
+def _check_values(
+    operator: Operator, door: Library, inputs: Sequence[Any], positions: Sequence[int], ranges: Sequence[Any]
+) -> None:
+    for index, low, high in ranges:
+        values = door.to_numpy(inputs[index])
+        bad = np.flatnonzero((values < low) | (values >= high))
+        if bad.size:
+            operator._bad_value(positions[index], int(bad[0]), int(values.flat[bad[0]]), low, high)
+
+
+def dense_bytes(wanted: Operand, itemsize: int) -> int:
+    """The bytes of a dense array with these extents."""
+    return math.prod(wanted.shape) * itemsize
