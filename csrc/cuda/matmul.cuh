@@ -1,0 +1,40 @@
+// What the two operators of matmul have become when a product is made: matmul.cu (float32, float64) and matmul.tensor.cu.
+#pragma once
+
+#include "../ops/matmul.h"
+
+namespace mmk::cuda {
+
+// Matrices of a strided tensor: element (i, k) of batch s lies at batches(s) + rows(i) + k * depth_stride.
+struct MatrixView {
+    const void* data;
+    Walk<1> batches, rows;
+    int64_t depth_stride;
+};
+struct Product {
+    MatrixView a, b;
+    ProductExtents extents;
+    const void* bias; // dense, or null
+    Activation activation;
+};
+
+// Whether all pieces of `width` elements along k (else along rows) lie at multiples of 16 bytes and end where rows end.
+template <class T> bool whole_pieces(const MatrixView& m, bool along_k, int64_t depth) {
+    constexpr int64_t width = 16 / sizeof(T);
+    if (!aligned(m.data, 16)) return false;
+    for (int axis = 0; axis < m.batches.rank; ++axis)
+        if (m.batches.stride[0][axis] % width) return false;
+    const int last = m.rows.rank - 1;
+    for (int axis = 0; axis < last + along_k; ++axis)
+        if (m.rows.stride[0][axis] % width) return false;
+    if (along_k) return m.depth_stride == 1 && depth % width == 0;
+    return last >= 0 && m.rows.stride[0][last] == 1 && m.rows.extent[last] % width == 0 && m.depth_stride % width == 0;
+}
+template <bool along_k, int width, class T> StridedOperand<T, along_k, width> operand_of(const MatrixView& m) {
+    return {static_cast<const T*>(m.data), m.batches, m.rows, m.depth_stride};
+}
+
+// y is dense.
+template <class T> void tensor_product(Context& context, const Product& product, T* y); // matmul.tensor.cu
+
+} // namespace mmk::cuda
