@@ -1,0 +1,331 @@
+// The gradients of attention in 16-bit types, on tensor cores. One kernel owns queries and adds up gq over the tiles of
+// keys; one owns keys and adds up gk and gv over the tiles of queries. Scores are found twice, which costs two products of
+// seven, and nothing is added by atomics: the order of every sum is fixed.
+#include "attention.tensor.cuh"
+
+namespace mmk::cuda::flash {
+namespace {
+
+constexpr int warps = 4, team = 32 * warps, own_rows = 16 * warps;
+// Two stages, so that copies run under products, where they leave room for it.
+template <int D> inline constexpr int stages = D <= 128 ? 2 : 1;
+template <int D, int others> inline constexpr int room_pieces = 2 * (own_rows + stages<D> * others) * D / 8;
+
+MMK_INLINE int rows_left(int64_t all, int64_t first, int most) {
+    return int(all - first < 0 ? 0 : all - first < most ? all - first : most);
+}
+
+template <class T, int D> __global__ void __launch_bounds__(team, 2)
+    differentiate_queries(Backward<T> g, int64_t first_task, int64_t tasks) {
+    constexpr int keys = tile_keys<D>, N = keys / 8, pieces = keys * D / 8;
+    DYN_SHARED(Piece<T>, room_q);
+    Piece<T>* const room_gy = room_q + own_rows * D / 8;
+    Piece<T>* const room_k = room_gy + own_rows * D / 8;
+    Piece<T>* const room_v = room_k + stages<D> * pieces;
+    const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32, row = lane / 4, t = lane % 4;
+    const Shape& shape = g.shape;
+    const int64_t tiles = ceil_div(shape.queries, own_rows), task = first_task + blockIdx.x;
+    if (task >= tasks) return;
+    const int64_t sample = task / tiles, b = sample / shape.heads, h = sample % shape.heads;
+    // under a triangle the last queries see the most keys: theirs come first
+    const int64_t first = (tiles - 1 - task % tiles) * own_rows, own = first + warp * 16;
+    const T *const k = g.k.of(b, h / shape.group), *const v = g.v.of(b, h / shape.group);
+    const uint8_t* const mask = shape.mask.of(b, h);
+    const T* const bias = g.bias.of(b, h);
+    const auto load_keys = [&](int64_t key, int stage) {
+        load_tile<D, keys, team>(room_k + stage * pieces, k + key * g.k.row, g.k.row, shape.keys - key, shape.depth / 8,
+                                 thread);
+        load_tile<D, keys, team>(room_v + stage * pieces, v + key * g.v.row, g.v.row, shape.keys - key,
+                                 shape.columns / 8, thread);
+        cp_async_commit();
+    };
+    load_tile<D, own_rows, team>(room_q, g.q.of(b, h) + first * g.q.row, g.q.row, shape.queries - first,
+                                 shape.depth / 8, thread);
+    load_tile<D, own_rows, team>(room_gy, g.gy.of(b, h) + first * g.gy.row, g.gy.row, shape.queries - first,
+                                 shape.columns / 8, thread);
+    cp_async_commit(); // there may be no key
+    float lse[2], delta[2];
+    uint32_t alive = 0; // bits of what_is_seen
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int64_t query = own + 8 * half + row, at = sample * shape.queries + query;
+        lse[half] = query < shape.queries ? g.lse[at] : 0.0f;
+        delta[half] = query < shape.queries ? g.delta[at] : 0.0f;
+        if (lse[half] != -__builtin_inff()) alive |= 0x33333333u << 2 * half;
+    }
+    const bool any_dead = __syncthreads_or(alive != 0xffffffffu);
+    const int64_t end = g.gbias ? shape.keys : shape.limit(first, own_rows);
+    const int count = int(ceil_div(end, keys));
+    if (count > 0) load_keys(0, 0);
+    float sum[1][D / 8][4] = {};
+    bool noted = false; // infinities and NaN in gq
+    for (int tile = 0; tile < count; ++tile) {
+        const int64_t key = int64_t(tile) * keys;
+        const int stage = tile % stages<D>;
+        if (stages<D> == 1 && tile > 0) {
+            __syncthreads(); // all have done with the tile before
+            load_keys(key, 0);
+        }
+        cp_async_wait<0>();
+        if (!MMK_DEFECT(attention_tile_without_barrier)) __syncthreads();
+        if (stages<D> > 1 && tile + 1 < count) load_keys(key + keys, (stage + 1) % stages<D>);
+        Piece<T>* const tile_k = room_k + stage * pieces;
+        const bool some = mask || any_dead || key + keys > shape.limit(first);
+        float s[1][N][4], dp[1][N][4];
+        row_products<T, D>(s, room_q + warp * 16 * (D / 8), tile_k, lane);
+        row_products<T, D>(dp, room_gy + warp * 16 * (D / 8), room_v + stage * pieces, lane);
+        uint32_t seen = 0xffffffffu;
+        if (some) {
+            seen = alive & what_is_seen<N>(shape, mask, own + row, key, t);
+            if (!g.gbias && __syncthreads_or(any_special<T, pieces, team>(tile_k, thread))) {
+                T* const gq = g.gq.of(b, h) + own * g.gq.row;
+                const int rows = rows_left(shape.queries, own, 16);
+                if (!noted) clear_rows(gq, g.gq.row, rows, shape.depth, lane);
+                __syncwarp();
+                note_specials<D>(tile_k, keys, gq, g.gq.row, rows, shape.depth, lane, true, [&](int r, int i) {
+                    return key + i < shape.limit(own + r) &&
+                           g.lse[sample * shape.queries + own + r] != -__builtin_inff() &&
+                           (!mask || mask[(own + r) * shape.mask.row + (key + i) * shape.mask.step]);
+                });
+                noted = true;
+                __syncthreads(); // scores have been found, too
+                remove_specials<T, pieces, team>(tile_k, thread);
+                __syncthreads();
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) s[0][n][i] *= g.folded;
+        if (bias)
+            add_bias(s[0], bias + (own + row) * g.bias.row + (key + 2 * t) * g.bias.step, g.bias.row, g.bias.step,
+                     shape.queries - own - row, shape.keys - key - 2 * t);
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const float p = softmax_exp2(fma_scalar(float(-log2_e), lse[i / 2], s[0][n][i]));
+                s[0][n][i] = p * (dp[0][n][i] - delta[i / 2]);
+                if (some && !(seen >> (4 * n + i) & 1)) s[0][n][i] = 0.0f;
+            }
+        if (g.gbias) {
+#pragma unroll
+            for (int n = 0; n < N; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const int64_t query = own + 8 * (i / 2) + row, other = key + 8 * n + 2 * t + i % 2;
+                    if (query < shape.queries && other < shape.keys)
+                        g.gbias[(sample * shape.queries + query) * shape.keys + other] = narrow<T>(s[0][n][i]);
+                }
+        } else
+            factor_products<T, D>(sum, s, tile_k, lane);
+    }
+    if (g.gbias) return;
+    cp_async_wait<0>();
+    __syncthreads(); // queries that see no key have their copies under way until here
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum[0][n][i] *= g.scale;
+    store_rows<T, D>(sum, room_q + warp * 16 * (D / 8), g.gq.of(b, h) + own * g.gq.row, g.gq.row,
+                     rows_left(shape.queries, own, 16), shape.depth / 8, lane, noted);
+}
+
+// Of the queries of a tile; and at most 128 columns of gk and gv, whose accumulators are half of the registers: the other
+// columns are another block's.
+template <int D> inline constexpr int tile_queries = D <= 64 ? 64 : 32;
+template <int D> inline constexpr int own_columns = D <= 128 ? D : 128;
+
+// Like what_is_seen, of a tile of scores [key][query]; `lse` is that of `query`.
+template <int N>
+MMK_PTX uint32_t what_sees(const Shape& shape, const uint8_t* mask, const float* lse, int64_t query, int64_t key) {
+    uint32_t seen = 0;
+#pragma unroll 1
+    for (int n = 0; n < N; ++n)
+#pragma unroll 1
+        for (int i = 0; i < 2; ++i) {
+            const int64_t at = query + 8 * n + i, left = shape.limit(at) - key;
+            if (left <= 0 || lse[8 * n + i] == -__builtin_inff()) continue;
+            for (int half = 0; half < 2; ++half)
+                if (8 * half < left && (!mask || mask[at * shape.mask.row + (key + 8 * half) * shape.mask.step]))
+                    seen |= 1u << (4 * n + 2 * half + i);
+        }
+    return seen;
+}
+
+// What a block knows of its task: in shared memory, as it is needed once a tile, and registers are full.
+struct KeptKeys {
+    int64_t b, key_head, begin; // first tile of queries that sees a key
+    int each;                   // tiles of a query head
+};
+
+template <class T, int D> __global__ void __launch_bounds__(team, 2)
+    differentiate_keys(Backward<T> g, int64_t first_task, int64_t tasks) {
+    constexpr int queries = tile_queries<D>, N = queries / 8, pieces = queries * D / 8, C = own_columns<D>;
+    DYN_SHARED(Piece<T>, room_k);
+    Piece<T>* const room_v = room_k + own_rows * D / 8;
+    Piece<T>* const room_q = room_v + own_rows * D / 8;
+    Piece<T>* const room_gy = room_q + stages<D> * pieces;
+    const int thread = int(threadIdx.x), warp = thread / 32, lane = thread % 32, row = lane / 4, t = lane % 4;
+    const Shape& shape = g.shape;
+    const int64_t tiles = ceil_div(shape.keys, own_rows), task = first_task + blockIdx.x;
+    if (task >= tasks) return;
+    const int group = int(task % (D / C)) * (C / 8); // first piece of this block's columns
+    const int64_t first = task / (D / C) % tiles * own_rows, own = first + warp * 16;
+    SHARED(KeptKeys, kept_once, [1]);
+    KeptKeys& kept = kept_once[0];
+    if (thread == 0) {
+        const int64_t sample = task / (D / C) / tiles;
+        kept.b = sample / shape.key_heads, kept.key_head = sample % shape.key_heads;
+        // tiles of queries count from query 0; the first of them is the first that sees a key
+        kept.begin = first < shape.diagonal ? 0 : (first - shape.diagonal + 1) / queries;
+        const int64_t each = ceil_div(shape.queries, queries) - kept.begin;
+        kept.each = int(each > 0 ? each : 0);
+    }
+    __syncthreads();
+    const int count = kept.each * int(shape.group);
+    const auto head_of = [&](int tile) { return kept.key_head * shape.group + tile / kept.each; };
+    const auto query_of = [&](int tile) { return (kept.begin + tile % kept.each) * queries; };
+    const auto load_queries = [&](int tile, int stage) {
+        const int64_t h = head_of(tile), query = query_of(tile);
+        load_tile<D, queries, team>(room_q + stage * pieces, g.q.of(kept.b, h) + query * g.q.row, g.q.row,
+                                    shape.queries - query, shape.depth / 8, thread);
+        load_tile<D, queries, team>(room_gy + stage * pieces, g.gy.of(kept.b, h) + query * g.gy.row, g.gy.row,
+                                    shape.queries - query, shape.columns / 8, thread);
+        cp_async_commit();
+    };
+    // a query without a score above -inf is told one tile ahead of its barrier
+    const auto probe = [&](int tile) {
+        const int64_t query = query_of(tile) + thread;
+        return thread < queries && query < shape.queries
+                   ? g.lse[(kept.b * shape.heads + head_of(tile)) * shape.queries + query]
+                   : 0.0f;
+    };
+    load_tile<D, own_rows, team>(room_k, g.k.of(kept.b, kept.key_head) + first * g.k.row, g.k.row, shape.keys - first,
+                                 shape.depth / 8, thread);
+    load_tile<D, own_rows, team>(room_v, g.v.of(kept.b, kept.key_head) + first * g.v.row, g.v.row, shape.keys - first,
+                                 shape.columns / 8, thread);
+    cp_async_commit(); // there may be no query
+    float ahead = 0.0f;
+    if (count > 0) load_queries(0, 0), ahead = probe(0);
+    float gk[1][C / 8][4] = {}, gv[1][C / 8][4] = {};
+    // computed where it is used, seldom or at the end
+    const auto rows = [&] { return rows_left(shape.keys, own, 16); };
+    const auto depth = [&] { return rows_left(shape.depth, group * 8, C); };
+    const auto columns = [&] { return rows_left(shape.columns, group * 8, C); };
+    const auto to_k = [&] { return g.gk.of(kept.b, kept.key_head) + own * g.gk.row + group * 8; };
+    const auto to_v = [&] { return g.gv.of(kept.b, kept.key_head) + own * g.gv.row + group * 8; };
+    bool noted = false; // infinities and NaN in gk and gv
+    for (int tile = 0; tile < count; ++tile) {
+        const int64_t h = head_of(tile), query = query_of(tile),
+                      at = (kept.b * shape.heads + h) * shape.queries + query;
+        const int stage = tile % stages<D>;
+        if (stages<D> == 1 && tile > 0) {
+            __syncthreads(); // all have done with the tile before
+            load_queries(tile, 0);
+        }
+        cp_async_wait<0>();
+        const bool any_dead = __syncthreads_or(ahead == -__builtin_inff());
+        if (tile + 1 < count) {
+            if (stages<D> > 1) load_queries(tile + 1, (stage + 1) % stages<D>);
+            ahead = probe(tile + 1);
+        }
+        Piece<T>*const tile_q = room_q + stage * pieces, *const tile_gy = room_gy + stage * pieces;
+        float s[1][N][4], dp[1][N][4], lse[N][2], delta[N][2];
+        row_products<T, D>(s, room_k + warp * 16 * (D / 8), tile_q, lane);
+        const int left = rows_left(shape.queries, query + 2 * t, queries); // loads that arrive under the next product
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                lse[n][i] = 8 * n + i < left ? g.lse[at + 2 * t + 8 * n + i] : 0.0f;
+                delta[n][i] = 8 * n + i < left ? g.delta[at + 2 * t + 8 * n + i] : 0.0f;
+            }
+        row_products<T, D>(dp, room_v + warp * 16 * (D / 8), tile_gy, lane);
+        const uint8_t* const mask = shape.mask.of(kept.b, h);
+        const bool some = mask || any_dead || query + queries > shape.queries || first + own_rows > shape.limit(query);
+        uint32_t seen = 0xffffffffu;
+        if (some) {
+            seen = what_sees<N>(shape, mask, g.lse + at + 2 * t, query + 2 * t, own + row);
+            if (__syncthreads_or(any_special<T, pieces, team>(tile_q, thread) ||
+                                 any_special<T, pieces, team>(tile_gy, thread))) {
+                if (!noted) {
+                    clear_rows(to_k(), g.gk.row, rows(), depth(), lane);
+                    clear_rows(to_v(), g.gv.row, rows(), columns(), lane);
+                }
+                __syncwarp();
+                const auto sees = [&](int r, int i) {
+                    return own + r < shape.limit(query + i) && g.lse[at + i] != -__builtin_inff() &&
+                           (!mask || mask[(query + i) * shape.mask.row + (own + r) * shape.mask.step]);
+                };
+                note_specials<D>(tile_q + group, queries, to_k(), g.gk.row, rows(), depth(), lane, true, sees);
+                note_specials<D>(tile_gy + group, queries, to_v(), g.gv.row, rows(), columns(), lane, false, sees);
+                noted = true;
+                __syncthreads(); // scores have been found, too
+                remove_specials<T, pieces, team>(tile_q, thread);
+                remove_specials<T, pieces, team>(tile_gy, thread);
+                __syncthreads();
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) s[0][n][i] *= g.folded;
+        if (const T* const bias = g.bias.of(kept.b, h))
+            add_bias(s[0], bias + (query + 2 * t) * g.bias.row + (own + row) * g.bias.step, g.bias.step, g.bias.row,
+                     shape.keys - own - row, shape.queries - query - 2 * t);
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                float p = softmax_exp2(fma_scalar(float(-log2_e), lse[n][i % 2], s[0][n][i]));
+                float ds = p * (dp[0][n][i] - delta[n][i % 2]);
+                if (some && !(seen >> (4 * n + i) & 1)) p = ds = 0.0f;
+                s[0][n][i] = p, dp[0][n][i] = ds;
+            }
+        factor_products<T, D>(gv, s, tile_gy + group, lane);
+        factor_products<T, D>(gk, dp, tile_q + group, lane);
+    }
+    cp_async_wait<0>();
+    __syncthreads(); // keys that no query sees have their copies under way until here
+#pragma unroll
+    for (int n = 0; n < C / 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) gk[0][n][i] *= g.scale;
+    store_rows<T, D>(gk, room_k + warp * 16 * (D / 8), to_k(), g.gk.row, rows(), depth() / 8, lane, noted);
+    store_rows<T, D>(gv, room_v + warp * 16 * (D / 8), to_v(), g.gv.row, rows(), columns() / 8, lane, noted);
+}
+
+int widest(const Shape& shape) { return shape.depth > shape.columns ? shape.depth : shape.columns; }
+
+} // namespace
+
+template <class T> void backward_queries_tensor(Context& context, const Backward<T>& g) {
+    visit_depth(widest(g.shape), [&](auto depth) {
+        constexpr int D = decltype(depth)::value;
+        const int64_t tasks = g.shape.batch * g.shape.heads * ceil_div(g.shape.queries, own_rows);
+        for_each_grid(tasks, 1, [&](int64_t first, dim3 grid) {
+            MMK_LAUNCH(context, (differentiate_queries<T, D>), grid, team,
+                       (room_pieces<D, tile_keys<D>>)*sizeof(Piece<T>), g, first, tasks);
+        });
+    });
+}
+template <class T> void backward_keys_tensor(Context& context, const Backward<T>& g) {
+    visit_depth(widest(g.shape), [&](auto depth) {
+        constexpr int D = decltype(depth)::value;
+        const int64_t tasks =
+            g.shape.batch * g.shape.key_heads * ceil_div(g.shape.keys, own_rows) * (D / own_columns<D>);
+        for_each_grid(tasks, 1, [&](int64_t first, dim3 grid) {
+            MMK_LAUNCH(context, (differentiate_keys<T, D>), grid, team,
+                       (room_pieces<D, tile_queries<D>>)*sizeof(Piece<T>), g, first, tasks);
+        });
+    });
+}
+
+#define MMK_ATTENTION_TENSOR(T)                                                                                        \
+    template void backward_queries_tensor(Context&, const Backward<T>&);                                               \
+    template void backward_keys_tensor(Context&, const Backward<T>&);
+MMK_ATTENTION_TENSOR(float16)
+MMK_ATTENTION_TENSOR(bfloat16)
+
+} // namespace mmk::cuda::flash
