@@ -1,0 +1,6 @@
+"""Defects that can be planted into csrc/cuda/resample.cu: the call that shows each."""
+
+DEFECTS = {
+    "resample_next_column": ("interpolate", "twice", "float32"),
+    "resample_last_column": ("interpolate_grad", "twice", "float32"),
+}
