@@ -17,14 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent / "tests")]
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
+import cases
 import machine
 import numpy as np
 
 import harness
-from mmkernels.contract import evaluate
-from mmkernels.operator import OPERATORS
 from mmkernels.verify import case_operands, run
 
 
@@ -65,41 +64,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("operators", nargs="*")
     parser.add_argument("--seconds", type=float, default=0.2, help="length of one turn; five are taken")
+    parser.add_argument("--public", action="store_true", help="the public workloads too")
     options = parser.parse_args()
     here = machine.measure()
     print(here)
     print(f"{'case':44} {'ms':>9} {'spread':>7} {'GFLOP/s':>8} {'copy %':>7} {'torch ms':>9} {'ratio':>6}")
-    for name in options.operators or sorted(OPERATORS):
-        operator = OPERATORS[name]
-        for case in operator.contract.cases:
-            if not case.bench:
-                continue
-            operands = case_operands(operator.contract, case)
-            harness.check_against_reference(operator, case, operands, "float32")
-            given = [operands.get(a.name) for a in operator.contract.inputs]
-            attributes = harness.plain_attributes(operator, case)
-            arguments = operator.arguments(*given, **attributes)
-            names = operator.names(tuple(given), tuple(attributes.values()))
-            flops = float(evaluate(operator.contract.flops, names))
-            moved = sum(o.nbytes for o in given if o is not None) + sum(y.nbytes for y in run(operator, case, operands))
-            peer = peer_call(name, attributes, given)
-            ours, theirs = [], []
-            for _ in range(5):
-                ours.append(turn(lambda a=arguments, o=operator: o.call(*a), options.seconds))  # type: ignore[misc]
-                if peer:
-                    theirs.append(turn(peer, options.seconds))
-            mine = statistics.median(ours)
-            spread = (max(ours) - min(ours)) / mine
-            other = (
-                f"{1e3 * statistics.median(theirs):9.3f} {statistics.median(np.divide(theirs, ours)):6.2f}"
-                if peer
-                else ""
-            )
-            print(
-                f"{name + ' ' + case.name:44} {1e3 * mine:9.3f} {spread:6.0%} {flops / mine / 1e9:8.1f} "
-                f"{moved / mine / 1e9 / here.copy_gb_per_s:7.0%} {other}",
-                flush=True,
-            )
+    workloads = [*cases.contract_workloads(options.operators)]
+    if options.public:
+        workloads += cases.public_workloads(options.operators)
+    for workload in workloads:
+        operator, case = workload.operator, workload.case
+        operands = case_operands(operator.contract, case)
+        harness.check_against_reference(operator, case, operands, "float32")
+        given = [operands.get(a.name) for a in operator.contract.inputs]
+        attributes = harness.plain_attributes(operator, case)
+        arguments = operator.arguments(*given, **attributes)
+        flops, moved = cases.cost(workload, operands, run(operator, case, operands))
+        peer = peer_call(operator.name, attributes, given)
+        ours, theirs = [], []
+        for _ in range(5):
+            ours.append(turn(lambda a=arguments, o=operator: o.call(*a), options.seconds))  # type: ignore[misc]
+            if peer:
+                theirs.append(turn(peer, options.seconds))
+        mine = statistics.median(ours)
+        spread = (max(ours) - min(ours)) / mine
+        other = (
+            f"{1e3 * statistics.median(theirs):9.3f} {statistics.median(np.divide(theirs, ours)):6.2f}" if peer else ""
+        )
+        print(
+            f"{workload.name:44} {1e3 * mine:9.3f} {spread:6.0%} {flops / mine / 1e9:8.1f} "
+            f"{moved / mine / 1e9 / here.copy_gb_per_s:7.0%} {other}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
