@@ -15,7 +15,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", "python", "tests", "noxfile.py")
     session.run("ruff", "check", "python", "tests", "noxfile.py")
     session.run("mypy", "--config-file", "pyproject.toml", "python/mmkernels")
-    sources = [str(p) for p in Path("csrc").rglob("*") if p.suffix in (".h", ".cpp")]
+    sources = [str(p) for p in Path("csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh")]
     session.run("clang-format", "--dry-run", "--Werror", *sources)
 
 
@@ -36,6 +36,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def cuda(session: nox.Session) -> None:
+    """The CUDA floor on the emulator, and what nvcc makes of its kernels."""
+    session.install(".[test]")
+    session.run("pytest", "tests/test_emulated.py", "tests/test_defects.py", "tests/test_conformance.py", "-s", "-q")
+    session.run("python", "tests/resources.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The public workloads on this machine: answers checked first, then times."""
     session.install(".[bench]")
@@ -44,8 +52,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Builds the wheel into dist/ and prints its size."""
+    """Builds the wheel into dist/, for every architecture of a release where nvcc is found, and prints its size."""
     session.install("build")
-    session.run("python", "-m", "build", "--wheel")
+    release = "-Ccmake.define.MMK_CUDA_ARCHITECTURES=80-real;86-real;89-real;90a-real;100"
+    session.run("python", "-m", "build", "--wheel", release, env={"MMKERNELS_CUDA": "auto"})
     for path in sorted(Path("dist").glob("*.whl")):
         session.log(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB")

@@ -15,6 +15,7 @@ import mmkernels as mmk
 from mmkernels import _core
 from mmkernels.contract import Contract
 from mmkernels.operator import OPERATORS
+from mmkernels.profile import family_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "csrc"
@@ -26,11 +27,18 @@ def test_family_has_every_floor(family: str) -> None:
     for place in (
         SOURCES / "bind" / f"{family}.cpp",
         SOURCES / "cpu" / f"{family}.cpp",
+        SOURCES / "cuda" / f"{family}.cu",
         ROOT / "python" / "mmkernels" / "ops" / f"{family}.py",
         ROOT / "tests" / "reference" / f"{family}.py",
         ROOT / "tests" / f"test_{family}.py",
     ):
         assert place.is_file(), f"{family} has no {place.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_operator_has_a_cuda_floor(name: str) -> None:
+    kernels = "".join(p.read_text() for p in (SOURCES / "cuda").glob(f"{family_of(name)}*.cu"))
+    assert re.search(rf"\bvoid {name}\(const [\w:]+& \w+, Context& \w+\) \{{", kernels), f"no cuda::{name}"
 
 
 def test_every_python_family_is_compiled() -> None:
@@ -89,12 +97,19 @@ def includes(path: Path) -> set[str]:
 
 def test_floors_know_only_what_they_may() -> None:
     for path in SOURCES.rglob("*"):
-        if path.suffix not in (".h", ".cpp"):
+        if path.suffix not in (".h", ".cpp", ".cu", ".cuh"):
             continue
         if path.parent.name != "bind":
             assert not [i for i in includes(path) if i.startswith(("pybind11", "Python", "torch", "numpy"))], path
         if path.parent.name == "ops":
+            assert not [i for i in includes(path) if "cpu/" in i or "bind/" in i or "cuda/" in i], path
+        if path.parent.name == "cuda":
             assert not [i for i in includes(path) if "cpu/" in i or "bind/" in i], path
+            if path.name != "ptx.cuh":
+                assert "asm" not in re.findall(r"\w+", re.sub(r"//.*", "", path.read_text())), f"{path}: PTX"
+                assert not [i for i in includes(path) if i.startswith(("cub", "cutlass", "cudnn", "thrust"))], path
+        if path.parent.name == "simt":
+            assert not [i for i in includes(path) if "core/" in i or "cuda/" in i], path
 
 
 @pytest.mark.skipif(shutil.which("nm") is None or shutil.which("g++") is None, reason="needs a compiler and nm")
