@@ -51,19 +51,30 @@ if(NOT CMAKE_CUDA_COMPILER)
   message(FATAL_ERROR "MMKERNELS_CUDA is ${MMKERNELS_CUDA}, but nvcc was not found")
 endif()
 
-if(MMK_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES ${MMK_CUDA_ARCHITECTURES})
-else()
-  set(CMAKE_CUDA_ARCHITECTURES 80 90a-real) # 80 carries its PTX, which every later GPU's driver can compile
+# Said to nvcc in its own words: CMake 3.25 knows neither C++20 of this compiler nor architectures such as 90a.
+set(architectures ${MMK_CUDA_ARCHITECTURES})
+if(NOT architectures)
+  set(architectures 80 90a-real) # 80 carries its PTX, which every later GPU's driver can compile
 endif()
+set(cuda_codes "")
+foreach(architecture IN LISTS architectures)
+  string(REPLACE "-real" "" number ${architecture})
+  if(architecture MATCHES "-real$")
+    list(APPEND cuda_codes --generate-code=arch=compute_${number},code=[sm_${number}])
+  else()
+    list(APPEND cuda_codes --generate-code=arch=compute_${number},code=[compute_${number},sm_${number}])
+  endif()
+endforeach()
+set(CMAKE_CUDA_ARCHITECTURES OFF)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 enable_language(CUDA)
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA_STANDARD 20)
 
 mmk_module(_cuda cuda ${family_bindings} csrc/bind/device.cpp csrc/cuda/context.cpp ${cuda_sources})
 target_compile_definitions(_cuda PRIVATE MMK_EMULATOR=0 $<$<COMPILE_LANGUAGE:CUDA>:MMK_ISA=cuda MMK_DEVICE>)
 # The arithmetic allows no fused operation that is not asked for, no flush of subnormals, no approximate instruction.
-target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false --expt-relaxed-constexpr -Xfatbin=-compress-all
+target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${cuda_codes} --fmad=false --expt-relaxed-constexpr -Xfatbin=-compress-all
                        -diag-suppress=177,186>)
 install(TARGETS _cuda LIBRARY DESTINATION mmkernels)

@@ -106,3 +106,10 @@ def test_gradients_on_the_tape(door: Any) -> None:
         y = getattr(y, "data", y) if type(y).__module__ == "mmkernels.autograd" else y
         w = getattr(w, "data", w) if type(w).__module__ == "mmkernels.autograd" else w
         assert door.to_numpy(y).tobytes() == np.asarray(w).tobytes()
+
+
+def test_elements_lie_at_multiples_of_their_size(door: Any) -> None:
+    """A device faults at others; no copy could be made of them there."""
+    bytes_ = door.from_numpy(np.zeros(17, np.uint8), None)
+    with pytest.raises(mmk.ContractError, match=r"^relu: x begins at 0x\w+; expected a multiple of its 4 bytes$"):
+        mmk.relu(bytes_[1:].view(np.float32))

@@ -8,7 +8,6 @@ only addresses; it is loaded when the first device array comes.
 from __future__ import annotations
 
 import importlib
-import math
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -111,14 +110,24 @@ def call(operator: Operator, name: str, operands: Sequence[Any], attributes: tup
         _check_overlap(operator, door, operands, seen, out, seen_out)
     if ranges and os.environ.get("MMK_CHECK_VALUES", "0") not in ("", "0"):
         _check_values(operator, door, [operands[i] for i in positions], positions, ranges)
+    addresses = [door.address(operands[i]) for i in positions]
     results = [out] if out is not None else [door.empty(wanted, device) for wanted in outputs]
+    for index, address, found in [
+        *zip(positions, addresses, (seen[i] for i in positions), strict=True),
+        *([(-1, door.address(out), seen_out)] if out is not None else []),
+    ]:
+        if found is not None and address % _itemsize(found):
+            what = "out" if index < 0 else operator.contract.inputs[index].name
+            raise ContractError(
+                f"{operator.name}: {what} begins at {address:#x}; expected a multiple of its {_itemsize(found)} bytes"
+            )
 
     def scratch(size: int) -> tuple[int, Any]:
         memory = door.empty(Operand((size,), (1,), "uint8"), device)
         return door.address(memory), memory
 
     plan.run(
-        [door.address(operands[i]) for i in positions],
+        addresses,
         [door.address(y) for y in results],
         device,
         door.stream(device),
@@ -160,10 +169,14 @@ def _check_overlap(
             raise ContractError(f"{operator.name}: out overlaps {argument.name}; expected memory of its own")
 
 
+def _itemsize(seen: Operand) -> int:
+    return 2 if seen.dtype == "bfloat16" else np.dtype(seen.dtype).itemsize
+
+
 def _span(address: int, seen: Operand) -> tuple[int, int]:
     if 0 in seen.shape:
         return address, address
-    size = 2 if seen.dtype == "bfloat16" else np.dtype(seen.dtype).itemsize
+    size = _itemsize(seen)
     walks = [(n - 1) * s * size for n, s in zip(seen.shape, seen.strides, strict=True)]
     return address + sum(w for w in walks if w < 0), address + sum(w for w in walks if w > 0) + size
 
@@ -176,8 +189,3 @@ def _check_values(
         bad = np.flatnonzero((values < low) | (values >= high))
         if bad.size:
             operator._bad_value(positions[index], int(bad[0]), int(values.flat[bad[0]]), low, high)
-
-
-def dense_bytes(wanted: Operand, itemsize: int) -> int:
-    """The bytes of a dense array with these extents."""
-    return math.prod(wanted.shape) * itemsize
