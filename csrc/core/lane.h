@@ -6,28 +6,6 @@ namespace mmk::MMK_ISA {
 
 inline constexpr int lanes = 1;
 
-namespace detail {
-template <class T> struct Integer;
-template <> struct Integer<float> {
-    using type = int32_t;
-};
-template <> struct Integer<double> {
-    using type = int64_t;
-};
-template <> struct Integer<int32_t> {
-    using type = int32_t;
-};
-template <> struct Integer<uint32_t> {
-    using type = int32_t;
-};
-template <> struct Integer<int64_t> {
-    using type = int64_t;
-};
-template <> struct Integer<uint64_t> {
-    using type = int64_t;
-};
-} // namespace detail
-
 template <class T> struct Vec {
     T v;
 

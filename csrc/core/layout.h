@@ -11,8 +11,6 @@ void copy_strided(Context& context, const Tensor& to, const Tensor& from);
 // The same extents and dtype, contiguous, in scratch memory.
 Tensor contiguous_scratch(Context& context, const Tensor& like);
 void* pack(Context& context, const Tensor& x);
-// Dense in the same order of axes, whatever that order is: element k of one lies beside element k of the other.
-bool same_dense(const Tensor& a, const Tensor& b);
 
 template <class T> class Dense {
   public:

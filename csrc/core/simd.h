@@ -14,6 +14,29 @@
 #ifndef MMK_ISA
 #error "simd.h belongs to files that are compiled once per instruction set"
 #endif
+
+namespace mmk::MMK_ISA::detail {
+template <class T> struct Integer;
+template <> struct Integer<float> {
+    using type = int32_t;
+};
+template <> struct Integer<double> {
+    using type = int64_t;
+};
+template <> struct Integer<int32_t> {
+    using type = int32_t;
+};
+template <> struct Integer<uint32_t> {
+    using type = int32_t;
+};
+template <> struct Integer<int64_t> {
+    using type = int64_t;
+};
+template <> struct Integer<uint64_t> {
+    using type = int64_t;
+};
+} // namespace mmk::MMK_ISA::detail
+
 #if defined(MMK_DEVICE)
 #include "lane.h"
 #else
@@ -36,25 +59,6 @@ namespace detail {
 // GCC reads the attribute only on a typedef, not on a template alias.
 template <class T> struct Register {
     typedef T type __attribute__((vector_size(vector_bytes), may_alias));
-};
-template <class T> struct Integer;
-template <> struct Integer<float> {
-    using type = int32_t;
-};
-template <> struct Integer<double> {
-    using type = int64_t;
-};
-template <> struct Integer<int32_t> {
-    using type = int32_t;
-};
-template <> struct Integer<uint32_t> {
-    using type = int32_t;
-};
-template <> struct Integer<int64_t> {
-    using type = int64_t;
-};
-template <> struct Integer<uint64_t> {
-    using type = int64_t;
 };
 } // namespace detail
 

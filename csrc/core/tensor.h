@@ -56,4 +56,26 @@ struct Tensor {
     }
 };
 
+// The same extents and dtype, contiguous; the pointer is the caller's to set.
+MMK_INLINE Tensor contiguous_like(const Tensor& like) {
+    Tensor t = like;
+    int64_t stride = 1;
+    for (int i = t.rank - 1; i >= 0; --i) {
+        t.stride[i] = stride;
+        stride *= t.extent[i];
+    }
+    return t;
+}
+// Dense in the same order of axes, whatever that order is: element k of one lies beside element k of the other.
+MMK_INLINE bool same_dense(const Tensor& a, const Tensor& b) {
+    int64_t largest = 0, size = 1;
+    for (int i = 0; i < b.rank; ++i) {
+        if (b.extent[i] == 1) continue;
+        if (a.stride[i] != b.stride[i] || b.stride[i] <= 0) return false;
+        largest += (b.extent[i] - 1) * b.stride[i];
+        size *= b.extent[i];
+    }
+    return largest == size - 1;
+}
+
 } // namespace mmk

@@ -62,16 +62,8 @@ template <class T> void where_kernel(const uint8_t* c, const T* a, const T* b, T
 
 // Rows of the axes that are summed, for every index of the others.
 template <class T, class Finish> void reduce(const Reduction& op, Context& context, Finish finish) {
-    Tensor x = op.x;
-    int64_t rows = 1, count = 1;
-    int axis = 0;
-    for (const bool reduced : {false, true})
-        for (int i = 0; i < op.x.rank; ++i)
-            if (bool(op.reduced >> i & 1) == reduced) {
-                x.extent[axis] = op.x.extent[i];
-                x.stride[axis++] = op.x.stride[i];
-                (reduced ? count : rows) *= op.x.extent[i];
-            }
+    int64_t rows, count;
+    const Tensor x = summed_last(op, rows, count);
     const Dense<T> dense(context, x);
     const DenseOut<T> y(context, op.y);
     parallel_ranges(context, rows, 1 + grain / (1 + count), [&](int64_t begin, int64_t end, int) {

@@ -101,13 +101,8 @@ void copy_strided(Context& context, const Tensor& to, const Tensor& from) {
 }
 
 Tensor contiguous_scratch(Context& context, const Tensor& like) {
-    Tensor t = like;
-    int64_t stride = 1;
-    for (int i = t.rank - 1; i >= 0; --i) {
-        t.stride[i] = stride;
-        stride *= t.extent[i];
-    }
-    t.data = context.scratch_bytes(stride * itemsize(t.dtype));
+    Tensor t = contiguous_like(like);
+    t.data = context.scratch_bytes(t.size() * itemsize(t.dtype));
     return t;
 }
 
@@ -115,17 +110,6 @@ Tensor pack(Context& context, const Tensor& x) {
     const Tensor t = contiguous_scratch(context, x);
     copy_strided(context, t, x);
     return t;
-}
-
-bool same_dense(const Tensor& a, const Tensor& b) {
-    int64_t largest = 0, size = 1;
-    for (int i = 0; i < b.rank; ++i) {
-        if (b.extent[i] == 1) continue;
-        if (a.stride[i] != b.stride[i] || b.stride[i] <= 0) return false;
-        largest += (b.extent[i] - 1) * b.stride[i];
-        size *= b.extent[i];
-    }
-    return largest == size - 1;
 }
 
 void fill_zero(Context& context, void* data, int64_t bytes) {

@@ -66,16 +66,8 @@ template <class T, bool mean> __global__ void __launch_bounds__(threads)
 
 // Rows of the axes that are summed, for every index of the others.
 template <bool mean> void reduce(const Reduction& op, Context& context) {
-    Tensor x = op.x;
-    int64_t rows = 1, count = 1;
-    int axis = 0;
-    for (const bool reduced : {false, true})
-        for (int i = 0; i < op.x.rank; ++i)
-            if (bool(op.reduced >> i & 1) == reduced) {
-                x.extent[axis] = op.x.extent[i];
-                x.stride[axis++] = op.x.stride[i];
-                (reduced ? count : rows) *= op.x.extent[i];
-            }
+    int64_t rows, count;
+    const Tensor x = summed_last(op, rows, count);
     visit_storage(op.y.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
         const Dense<T> dense(context, x);

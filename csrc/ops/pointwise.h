@@ -27,6 +27,20 @@ struct Reduction {
     int64_t reduced = 0; // bit i is set if axis i is summed over
     MMK_FIELDS(Reduction, x, y, reduced)
 };
+// x with the axes that are summed over behind the others: `rows` rows of `count` elements.
+MMK_INLINE Tensor summed_last(const Reduction& op, int64_t& rows, int64_t& count) {
+    Tensor x = op.x;
+    int axis = 0;
+    rows = count = 1;
+    for (const bool reduced : {false, true})
+        for (int i = 0; i < op.x.rank; ++i)
+            if (bool(op.reduced >> i & 1) == reduced) {
+                x.extent[axis] = op.x.extent[i];
+                x.stride[axis++] = op.x.stride[i];
+                (reduced ? count : rows) *= op.x.extent[i];
+            }
+    return x;
+}
 
 MMK_OPERATOR(add, Binary)
 MMK_OPERATOR(sub, Binary)
