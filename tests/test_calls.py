@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import mmkernels as mmk
+from mmkernels import _core, autograd
 from mmkernels.operator import OPERATORS
 
 
@@ -110,6 +111,23 @@ def test_plan_tells() -> None:
     assert text.startswith("add: ") and "scratch" in text
     with pytest.raises(mmk.ContractError, match="plan: operator is 'nothing'"):
         mmk.plan("nothing")
+
+
+def test_plan_tells_whatever_the_operands_are() -> None:
+    """Scalars, tape variables, compositions and empty arrays; others are refused as a call refuses them."""
+    assert mmk.plan("add", np.ones(3), 1.0).startswith("add: ")
+    assert mmk.plan("add", np.ones(0), 1.0) == "add: nothing to compute"
+    x = autograd.Variable(np.ones((1, 1, 4, 4), np.float32))
+    assert mmk.plan("relu", x).startswith("relu: ")
+    bad: tuple[Any, ...]
+    for bad in (([1.0], np.ones(1)), (np.ones(1), object()), (np.ones(1), "1"), (np.ones(1), None)):
+        with pytest.raises(mmk.ContractTypeError, match=r"add: [ab] is .*; expected an array"):
+            mmk.plan("add", *bad)
+    assert not _core.telling()
+    with pytest.raises(TypeError, match="add: expected the entry's arguments"):
+        OPERATORS["add"].host_seconds(1, np.ones(3), 1.0, None)
+    with pytest.raises(TypeError, match="add: expected the entry's arguments"):
+        OPERATORS["add"].host_seconds(1, np.ones(3))
 
 
 def test_large_results_are_recycled_and_distinct() -> None:

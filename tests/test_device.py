@@ -35,6 +35,11 @@ def test_results_are_of_the_library(door: Any) -> None:
     np.testing.assert_array_equal(door.to_numpy(y), normal(3, 4) + np.float32(1))
 
 
+def test_plan_tells(door: Any) -> None:
+    x = door.from_numpy(normal(3, 4), None)
+    assert mmk.plan("add", x, 1.0) == "add: cuda, plain (the only one), scratch 0 bytes"
+
+
 def test_libraries_do_not_mix(door: Any) -> None:
     x = door.from_numpy(normal(3, 4), None)
     with pytest.raises(mmk.ContractTypeError, match=r"^add: operands of _emulated and numpy; expected one library$"):

@@ -33,12 +33,14 @@ class DevicePlan {
     DevicePlan(const std::string& name, const py::tuple& description)
         : info_(operator_info(name)), plan_(make_plan(info_, description)) {}
 
-    // Addresses of the operands and results that the description lists, in its order.
+    // Addresses of the operands and results that the description lists, in its order. Returns what there is to tell
+    // of the run, if asked for.
     std::string run(const std::vector<uintptr_t>& inputs, const std::vector<uintptr_t>& outputs, int device,
-                    uintptr_t stream, py::object allocate) {
+                    uintptr_t stream, py::object allocate, bool telling) {
         if (inputs.size() != plan_->inputs.size() || outputs.size() != plan_->outputs.size())
             throw py::value_error(info_.name + ": the plan has other operands");
-        if (plan_->empty) return info_.name + ": nothing to compute";
+        const bool log = log_plans() && !plan_->logged;
+        if (plan_->empty) return telling ? info_.name + ": nothing to compute" : "";
         alignas(64) char image[Registry::max_operator_bytes];
         std::memcpy(image, plan_->image.data(), plan_->image.size());
         for (size_t i = 0; i < inputs.size(); ++i)
@@ -62,10 +64,11 @@ class DevicePlan {
             } restore{before, device};
             Context context(device, reinterpret_cast<void*>(stream), Scratch::take, &scratch);
             info_.run(image, context);
-            told = info_.name + ": cuda, " + context.variant + " (" + context.reason + "), scratch " +
-                   std::to_string(context.scratch_used) + " bytes";
+            if (telling || log)
+                told = info_.name + ": cuda, " + context.variant + " (" + context.reason + "), scratch " +
+                       std::to_string(context.scratch_used) + " bytes";
         }
-        if (log_plans() && !plan_->logged) {
+        if (log) {
             plan_->logged = true;
             std::fprintf(stderr, "mmkernels: %s\n", told.c_str());
         }

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <utility>
 
 #include "../core/float_mode.h"
 #include "buffers.h"
@@ -102,6 +103,8 @@ template <class T> bool in_range(const Tensor& t, int64_t low, int64_t high, int
     return true;
 }
 
+thread_local std::vector<std::string>* listener = nullptr; // of told_by
+
 std::string story(const OperatorInfo& info, const Context& context) {
     return info.name + ": " + name(context.isa) + ", " + context.variant + " (" + context.reason + "), " +
            std::to_string(context.threads) + " threads at most, scratch " + std::to_string(context.scratch_used) +
@@ -124,6 +127,14 @@ Entry::Entry(const OperatorInfo& info, int operands, int attributes, py::object 
              py::object bad_value)
     : info_(info), operands_(operands), attributes_(attributes), make_plan_(std::move(make_plan)),
       other_(std::move(other)), bad_value_(std::move(bad_value)) {}
+
+bool Entry::plain(PyObject* const* arguments) const {
+    for (int i = 0; i < operands_ + 1; ++i) {
+        PyObject* o = arguments[i < operands_ ? i : operands_ + attributes_];
+        if (o != Py_None && !is_plain_array(o)) return false;
+    }
+    return true;
+}
 
 // arguments: operands, attributes, out
 std::shared_ptr<Plan> Entry::find(PyObject* const* arguments) {
@@ -222,9 +233,7 @@ PyObject* Entry::call(PyObject* const* arguments, Py_ssize_t count) {
                      operands_ + attributes_ + 1);
         return nullptr;
     }
-    for (int i = 0; i < operands_ + 1; ++i) {
-        PyObject* o = arguments[i < operands_ ? i : operands_ + attributes_];
-        if (o == Py_None || is_plain_array(o)) continue;
+    if (!plain(arguments)) {
         py::tuple all(static_cast<size_t>(count));
         for (Py_ssize_t k = 0; k < count; ++k) all[size_t(k)] = py::reinterpret_borrow<py::object>(arguments[k]);
         return other_(*all).release().ptr();
@@ -251,12 +260,15 @@ PyObject* Entry::call(PyObject* const* arguments, Py_ssize_t count) {
             FloatMode mode;
             Context context(isa, threads);
             run_plan(info_, *plan, image, context);
-            if (log_plans() && !plan->logged) told = story(info_, context);
+            if (listener || (log_plans() && !plan->logged)) told = story(info_, context);
         }
-        if (!told.empty()) {
+        tell(told);
+        if (log_plans() && !plan->logged) {
             plan->logged = true;
             std::fprintf(stderr, "mmkernels: %s\n", told.c_str());
         }
+    } else {
+        tell(info_.name + ": nothing to compute");
     }
     if (outputs.size() == 1) return Py_NewRef(outputs[0]);
     PyObject* result = PyTuple_New(Py_ssize_t(outputs.size()));
@@ -267,6 +279,8 @@ PyObject* Entry::call(PyObject* const* arguments, Py_ssize_t count) {
 double Entry::host_seconds(const py::args& arguments, int64_t repetitions) {
     std::vector<PyObject*> list;
     for (const py::handle a : arguments) list.push_back(a.ptr());
+    if (Py_ssize_t(list.size()) != operands_ + attributes_ + 1 || !plain(list.data()))
+        throw py::type_error(info_.name + ": expected the entry's arguments, with plain NumPy arrays as operands");
     const std::shared_ptr<Plan> plan = find(list.data());
     alignas(64) char image[Registry::max_operator_bytes], again[Registry::max_operator_bytes];
     std::vector<PyObject*> outputs;
@@ -289,23 +303,20 @@ double Entry::host_seconds(const py::args& arguments, int64_t repetitions) {
     return seconds;
 }
 
-std::string Entry::describe(const py::args& arguments) {
-    std::vector<PyObject*> list;
-    for (const py::handle a : arguments) list.push_back(a.ptr());
-    const std::shared_ptr<Plan> plan = find(list.data());
-    alignas(64) char image[Registry::max_operator_bytes];
-    std::vector<PyObject*> outputs;
-    if (!fill(*plan, list.data(), image, outputs)) throw py::error_already_set();
-    std::string text;
-    {
-        py::gil_scoped_release without_gil;
-        FloatMode mode;
-        Context context(current_isa(), num_threads());
-        if (!plan->empty) run_plan(info_, *plan, image, context);
-        text = plan->empty ? info_.name + ": nothing to compute" : story(info_, context);
-    }
-    for (PyObject* o : outputs) Py_XDECREF(o);
-    return text;
+py::list told_by(const py::object& function) {
+    std::vector<std::string> lines;
+    struct Listen {
+        std::vector<std::string>* before;
+        ~Listen() { listener = before; }
+    } listen{std::exchange(listener, &lines)};
+    function();
+    return py::cast(lines);
+}
+
+bool telling() { return listener; }
+
+void tell(const std::string& text) {
+    if (listener) listener->push_back(text);
 }
 
 } // namespace mmk::bind

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <unordered_map>
 
@@ -17,14 +18,11 @@ class Entry {
           py::object bad_value);
 
     PyObject* call(PyObject* const* arguments, Py_ssize_t count);
-    // The host function alone, `repetitions` times: seconds in all.
+    // The host function alone on plain NumPy arrays, `repetitions` times: seconds in all.
     double host_seconds(const py::args& arguments, int64_t repetitions);
-    // Runs once and tells variant, reason, scratch.
-    std::string describe(const py::args& arguments);
-    const OperatorInfo& info() const { return info_; }
-    void forget() { plans_.clear(); }
 
   private:
+    bool plain(PyObject* const* arguments) const; // whether operands and out are plain arrays or None
     std::shared_ptr<Plan> find(PyObject* const* arguments);
     std::shared_ptr<Plan> build(PyObject* const* arguments);
     bool fill(const Plan& plan, PyObject* const* arguments, char* image, std::vector<PyObject*>& outputs);
@@ -37,5 +35,10 @@ class Entry {
     std::unordered_map<std::string, std::shared_ptr<Plan>> plans_;
     static constexpr size_t max_plans = 1024;
 };
+
+// What the operators that a function calls on this thread have to tell: operator, variant, reason, scratch.
+py::list told_by(const py::object& function);
+bool telling();
+void tell(const std::string& text);
 
 } // namespace mmk::bind

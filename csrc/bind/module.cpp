@@ -26,7 +26,7 @@ PyObject* call_entry(PyObject* self, PyObject* const* arguments, Py_ssize_t coun
 PyMethodDef call_method = {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_entry)),
                            METH_FASTCALL, "call(*operands, *attributes, out): runs the operator"};
 
-// Returns (call, host_seconds, describe) of the operator.
+// Returns (call, host_seconds) of the operator.
 py::tuple make_entry(const std::string& name, int operands, int attributes, py::object make_plan, py::object other,
                      py::object bad_value) {
     auto* entry = new Entry(operator_info(name), operands, attributes, std::move(make_plan), std::move(other),
@@ -35,8 +35,7 @@ py::tuple make_entry(const std::string& name, int operands, int attributes, py::
     const auto call = py::reinterpret_steal<py::object>(PyCFunction_NewEx(&call_method, self.ptr(), nullptr));
     return py::make_tuple(call, py::cpp_function([entry](int64_t repetitions, const py::args& a) {
                               return entry->host_seconds(a, repetitions);
-                          }),
-                          py::cpp_function([entry](const py::args& a) { return entry->describe(a); }));
+                          }));
 }
 
 py::list isas(bool only_available) {
@@ -54,6 +53,9 @@ PYBIND11_MODULE(_core, m) {
     m.doc() = "The compiled half of mmkernels.";
     m.attr("version") = MMK_VERSION;
     m.def("make_entry", &bind::make_entry);
+    m.def("told_by", &bind::told_by);
+    m.def("telling", &bind::telling);
+    m.def("tell", &bind::tell);
     m.def("operator_fields", &bind::operator_fields);
     m.def("set_num_threads", &set_num_threads);
     m.def("get_num_threads", &num_threads);

@@ -41,7 +41,7 @@ class Operator:
         self._attribute_names = tuple(a.name for a in contract.attributes)
         self._defaults = {a.name: a.default for a in contract.attributes}
         # call(*operands, *attributes, out): the compiled entry, bare; public functions call this.
-        self.call, self.host_seconds, self.describe = _core.make_entry(
+        self.call, self.host_seconds = _core.make_entry(
             contract.name,
             len(contract.inputs),
             len(contract.attributes),
@@ -68,6 +68,10 @@ class Operator:
 
     def __call__(self, *operands: Any, out: Any = None, **named: Any) -> Any:
         return self.call(*self.arguments(*operands, out=out, **named))
+
+    def describe(self, *arguments: Any) -> str:
+        """Runs the entry once and tells which variants ran, why, and with how much scratch memory: a line each."""
+        return "\n".join(_core.told_by(lambda: self.call(*arguments)))
 
     def plain_attributes(self, attributes: tuple[Any, ...], operands: Mapping[str, Operand]) -> dict[str, Any]:
         """Attributes after sugar, before validation."""

@@ -38,7 +38,8 @@ def get_num_threads() -> int:
 def plan(operator: str, *operands: Any, **attributes: Any) -> str:
     """Tells which variant of an operator runs for these operands, why, and how much scratch memory it takes.
 
-    Runs the operator once. MMK_LOG=1 prints the same line for every new signature.
+    Runs the operator once, on arrays of any library; where it runs as several operators, each has a line. MMK_LOG=1
+    prints the same line for every new signature. Raises what the operator raises.
 
     >>> import numpy as np, mmkernels as mmk
     >>> print(mmk.plan("add", np.ones(3), np.ones(3)))  # doctest: +ELLIPSIS

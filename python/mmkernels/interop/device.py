@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
 from ..contract import Operand
 from ..errors import BackendError, ContractError, ContractTypeError
 from ..operator import Operator
@@ -126,13 +127,10 @@ def call(operator: Operator, name: str, operands: Sequence[Any], attributes: tup
         memory = door.empty(Operand((size,), (1,), "uint8"), device)
         return door.address(memory), memory
 
-    plan.run(
-        addresses,
-        [door.address(y) for y in results],
-        device,
-        door.stream(device),
-        scratch,
-    )
+    telling = _core.telling()
+    told = plan.run(addresses, [door.address(y) for y in results], device, door.stream(device), scratch, telling)
+    if telling:
+        _core.tell(told)
     return results[0] if len(results) == 1 else tuple(results)
 
 
