@@ -51,7 +51,7 @@ def _pool(name: str, kind: str, x: tuple[int, int, int, int], k: int, stride: in
 def _step(name: str, x: tuple[int, int, int, int], times: int) -> list[Entry]:
     return [
         (_times(name, f), "diffusion_step",
-         Case(name, {"N": x[0] * f, "S": x[1:], "coefficients": (1, 20)}, {}, ("y1", "keys")))
+         Case(name, {"N": x[0] * f, "S": x[1:], "coefficients": (1, 20)}, {}, ("coefficients", "y1", "keys")))
         for f in ((1, times) if times > 1 else (1,))
     ]  # fmt: skip
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import harness
-from emulated import Schedule, floor
+from emulated import Schedule, floor, scheduled
 from mmkernels.contract import Case
+from mmkernels.interop import device
 from mmkernels.operator import OPERATORS
+from mmkernels.ops.diffusion import diffusion_step
 from mmkernels.verify import case_operands, run
 from test_emulated import check_floor
 
@@ -34,7 +36,7 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...], bool]] =
 @pytest.mark.parametrize("name", CALLS)
 def test_steps(name: str, dtype: str) -> None:
     extents, attributes, optional, last = CALLS[name]
-    operator, case = OPERATORS["diffusion_step"], Case(name, extents, attributes, optional)
+    operator, case = OPERATORS["diffusion_step"], Case(name, extents, attributes, ("coefficients", *optional))
     operands = case_operands(operator.contract, case, dtype)
     if last:
         operands = {n: harness.channels_last(x) if n != "mask" else x for n, x in operands.items()}
@@ -51,7 +53,7 @@ def test_steps(name: str, dtype: str) -> None:
 def test_large(name: str) -> None:
     """More elements than the emulated device has threads for: each makes several packs."""
     extents = {"N": 3, "S": (70001,)} if name == "add_noise" else {"N": 3, "S": (50000,)}
-    operator, case = OPERATORS[name], Case("large", extents, {}, ("keys",))
+    operator, case = OPERATORS[name], Case("large", extents, {}, ("coefficients", "keys"))
     operands = case_operands(operator.contract, case, "float32")
     wanted = run(operator, case, operands)
     check_floor("_emulated", operator, case, "float32", Schedule(), operands, wanted=wanted)
@@ -65,3 +67,21 @@ def test_noise_of_many_samples() -> None:
     wanted = run(operator, case, operands)
     for schedule in (Schedule(), Schedule("reverse")):
         check_floor("_emulated", operator, case, "float32", schedule, operands, wanted=wanted)
+
+
+def test_a_step_outside_the_table_gives_zeros() -> None:
+    """Nothing is waited for, so nobody can be told; MMK_CHECK_VALUES=1 tells (tests/test_device.py)."""
+    module = floor("_emulated_check")
+    door = device.library(module.__name__)
+    with scheduled(module, Schedule(), check=True):
+        for shape in ((4, 3, 5), (4, 16)):
+            arrays = [np.random.default_rng(i).standard_normal(shape).astype(np.float32) for i in range(2)]
+            x, y = (door.from_numpy(a, None) for a in arrays)
+            table = np.random.default_rng(2).standard_normal((3, 20)).astype(np.float32)
+            step = np.array([2, -1, 3, 0])
+            found = diffusion_step(x, y, door.from_numpy(table, None), seed=3, step=door.from_numpy(step, None))
+            inside = np.array([2, 0, 0, 0])
+            wanted = diffusion_step(*arrays, table, seed=3, step=inside)
+            wanted[[1, 2]] = 0
+            np.testing.assert_array_equal(door.to_numpy(found), wanted)
+        assert module.take_reports() == []

@@ -18,7 +18,7 @@ from mmkernels.contract import Case
 from mmkernels.diffusion import COLUMNS
 from mmkernels.operator import OPERATORS
 from mmkernels.ops.diffusion import add_noise, diffusion_step
-from mmkernels.ops.noise import keys_of, philox_normal
+from mmkernels.ops.noise import keys_of, philox_fold_in, philox_normal
 from mmkernels.ops.pointwise import greater
 from mmkernels.verify import instruction_set
 from reference import arith
@@ -148,7 +148,9 @@ def test_the_compositions_bits(step: dict[str, Any], dtype: Any) -> None:
 def test_against_the_reference(
     shape: tuple[int, ...], some: set[str], noise: int, masked: bool, history: bool, dtype: str
 ) -> None:
-    optional = tuple(sorted(some)) + ((), ("noise",), ("keys",))[noise] + (("mask", "known") if masked else ())
+    optional = (
+        ("coefficients", *sorted(some)) + ((), ("noise",), ("keys",))[noise] + (("mask", "known") if masked else ())
+    )
     case = Case("drawn", {"N": shape[0], "S": shape[1:]}, {"return_history": history}, optional)
     operator = OPERATORS["diffusion_step"]
     harness.check_against_reference(operator, case, harness.case_operands(operator.contract, case, dtype), dtype)
@@ -168,6 +170,32 @@ def test_drawn_noise_is_given_noise(dtype: str, isa: str) -> None:
         np.testing.assert_array_equal(
             drawn, diffusion_step(x, y, row, seed=keys_of(77, 3), mask=mask, known=known)
         )  # fmt: skip
+
+
+def test_a_table_and_a_step_are_the_row_and_the_folded_keys() -> None:
+    """One step for all samples, and one per sample, the last of the table among them; gradients reach its rows."""
+    shape = (4, 3, 5, 7)
+    x, u, c = (normal(*shape, seed=seed) for seed in range(3))
+    table, keys = normal(9, 20, seed=4), keys_of(5, 4)
+    for step in (3, np.array([3]), np.array([8, 0, 0, 5])):
+        rows = np.broadcast_to(table[step], (4, 20))
+        folded = philox_fold_in(keys, np.broadcast_to(np.asarray(step, np.uint64), 4))
+        wanted = diffusion_step(x, (u, c), rows, seed=folded)
+        np.testing.assert_array_equal(diffusion_step(x, (u, c), table, seed=5, step=step), wanted)
+
+        def loss(rows: Any, seed: Any, step: Any = None) -> list[Any]:
+            rows = autograd.Variable(rows, requires_grad=True)
+            y = diffusion_step(x, (u, c), rows, seed=seed, step=step)
+            return autograd.grad(mmk.sum(mmk.mul(y, y)), [rows])
+
+        (by_table,), (by_row,) = loss(table, 5, step), loss(np.array(rows), folded)
+        summed = np.zeros((9, 20))
+        np.add.at(summed, np.broadcast_to(step, 4), np.asarray(getattr(by_row, "data", by_row)))
+        np.testing.assert_allclose(np.asarray(getattr(by_table, "data", by_table)), summed, rtol=1e-4, atol=1e-5)
+    with pytest.raises(mmk.ContractError, match=r"step.flat\[0\] is 9; expected 0 <= value < T = 9"):
+        diffusion_step(x, u, table, step=9)
+    with pytest.raises(mmk.ContractTypeError, match=r"step is 1\.5; expected an integer"):
+        diffusion_step(x, u, table, step=1.5)
 
 
 def test_a_sample_depends_on_its_data_row_and_key_alone() -> None:

@@ -21,6 +21,7 @@ from mmkernels.contract import Case
 from mmkernels.diffusion import DDIM, linear_schedule
 from mmkernels.operator import Operator
 from mmkernels.ops.diffusion import diffusion_step
+from mmkernels.ops.noise import keys_of
 from mmkernels.verify import case_operands
 
 torch = pytest.importorskip("torch")
@@ -99,19 +100,29 @@ def network() -> tuple[Any, ...]:
     return tuple((random.standard_normal(s) * 0.3).astype(np.float32) for s in shapes)
 
 
+def predict(weights: Sequence[Any], x: Any, time: Any) -> Any:
+    w1, b1, _, gamma, beta, w2, b2 = weights
+    h = mmk.add(mmk.conv2d(x, w1, b1, padding=1), time)
+    h = mmk.group_norm(h, 4, gamma, beta, activation="silu")
+    tokens = h.reshape(2, 2, 4, 64)
+    tokens = tokens.permute(0, 1, 3, 2) if hasattr(tokens, "permute") else tokens.transpose(0, 1, 3, 2)
+    a = mmk.attention(tokens, tokens, tokens)
+    a = a.permute(0, 1, 3, 2) if hasattr(a, "permute") else a.transpose(0, 1, 3, 2)
+    h = mmk.add(h, a.reshape(2, 8, 8, 8))
+    return mmk.conv2d(h, w2, b2, padding=1)
+
+
 def draw(weights: Sequence[Any], rows: Any, keys: Any, x: Any) -> Any:
     """A DDIM trajectory. All that varies from one to the next is in arrays: x, rows of coefficients, keys of noise."""
-    w1, b1, time, gamma, beta, w2, b2 = weights
     for i in range(STEPS):
-        h = mmk.add(mmk.conv2d(x, w1, b1, padding=1), time[i])
-        h = mmk.group_norm(h, 4, gamma, beta, activation="silu")
-        tokens = h.reshape(2, 2, 4, 64)
-        tokens = tokens.permute(0, 1, 3, 2) if hasattr(tokens, "permute") else tokens.transpose(0, 1, 3, 2)
-        a = mmk.attention(tokens, tokens, tokens)
-        a = a.permute(0, 1, 3, 2) if hasattr(a, "permute") else a.transpose(0, 1, 3, 2)
-        h = mmk.add(h, a.reshape(2, 8, 8, 8))
-        x = diffusion_step(x, mmk.conv2d(h, w2, b2, padding=1), rows[i], seed=keys[i])
+        x = diffusion_step(x, predict(weights, x, weights[2][i]), rows[i], seed=keys[i])
     return x
+
+
+def draw_one(weights: Sequence[Any], table: Any, keys: Any, step: Any, x: Any) -> Any:
+    """One step of a trajectory; which one is in an array too, and its keys are folded in the kernel."""
+    time = mmk.embedding(step, weights[2].reshape(STEPS, 8)).reshape(8, 1, 1)
+    return diffusion_step(x, predict(weights, x, time), table, seed=keys, step=step)
 
 
 def drawing(seed: int) -> tuple[Any, Any, Any]:
@@ -157,6 +168,37 @@ def test_sampling_as_one_graph() -> None:
         torch.cuda.synchronize()
         assert harness.same_bits((DEVICE.get(y),), (eager,))
     assert harness.same_bits((DEVICE.get(y),), (draw(network(), *drawing(7)),))
+
+
+def test_a_step_by_number_as_on_the_cpu() -> None:
+    """The row of a table and keys folded with the number of the step: the trajectory of rows and keys of each step."""
+    table, keys, x = drawing(7)
+    weights, rows, _, y = device_arrays(table, keys, x)
+    of_seed = DEVICE.put(image_of(keys_of(7, SHAPE[0])))
+    for i in range(STEPS):
+        y = draw_one(weights, rows, of_seed, DEVICE.put(image_of(np.array([i]))), y)
+    assert harness.same_bits((DEVICE.get(y),), (draw(network(), table, keys, x),))
+
+
+@needs_device
+def test_one_step_as_a_graph() -> None:
+    """Captured once, replayed for every step of a trajectory: the number of the step is counted on the device."""
+    table, keys, first = drawing(7)
+    weights, rows, _, x = device_arrays(table, keys, first)
+    of_seed, step = (DEVICE.put(image_of(a)) for a in (keys_of(7, SHAPE[0]), np.array([0])))
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        draw_one(weights, rows, of_seed, step, x)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        x.copy_(draw_one(weights, rows, of_seed, step, x))
+        step.add_(1)
+    for _ in range(STEPS):
+        graph.replay()
+    torch.cuda.synchronize()
+    assert harness.same_bits((DEVICE.get(x),), (draw(network(), table, keys, first),))
 
 
 @needs_device

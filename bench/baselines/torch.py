@@ -44,7 +44,7 @@ def _diffusion_step(
     a: dict[str, Any], x: Any, y0: Any, y1: Any = None, y2: Any = None, coefficients: Any = None, *rest: Any
 ) -> Any:
     """The formulas as a scheduler in eager torch evaluates them: one operator after another."""
-    history, (noise, keys, mask, known) = rest[:4], (*rest[4:], None, None, None, None)[:4]
+    history, (noise, keys, mask, known) = rest[:4], (*rest[4:8], None, None, None, None)[:4]
     assert y2 is mask is known is None and not any(h is not None for h in history)
     g1, p, q, lo, hi, c_x, c_x0, c_y, s = (_column(coefficients, k, x.ndim) for k in (0, 2, 3, 4, 5, 6, 7, 8, 13))
     y = y0 if y1 is None else y0 + g1 * (y1 - y0)

@@ -214,7 +214,9 @@ void diffusion_step(const DiffusionStep& given, Context& context) {
                                         {context, op.h3},    {context, op.h4},       {context, op.noise},
                                         {context, op.known}, {context, masks.values}};
         const DenseOut<T> x_next(context, op.x_next), history(context, op.history);
-        const T* const rows = static_cast<const T*>(op.coefficients.data);
+        const Tensor& table = op.table ? op.table : op.coefficients;
+        const T* const rows = static_cast<const T*>(table.data);
+        const int64_t* const steps = static_cast<const int64_t*>(op.step.data);
         const uint64_t* const keys = static_cast<const uint64_t*>(op.keys.data);
         const int64_t samples = op.x.extent[0], size = op.x.size(1, op.x.rank);
         for_blocks(context, samples, size, keys ? grain / 2 : grain, [&](int64_t sample, int64_t first, int64_t last) {
@@ -223,10 +225,12 @@ void diffusion_step(const DiffusionStep& given, Context& context) {
                 at.in[k] = dense[k].get() ? dense[k] + sample * (k == mask ? masks.sample_stride : size) : nullptr;
             at.x_next = x_next + sample * size;
             at.history = history.get() ? history + sample * size : nullptr;
+            const int64_t index = steps ? steps[sample * op.step.stride[0]] : sample;
             T row[columns];
-            for (int k = 0; k < columns; ++k)
-                row[k] = rows[sample * op.coefficients.stride[0] + k * op.coefficients.stride[1]];
-            const PhiloxKey key(keys ? keys[sample * op.keys.stride[0]] : 0);
+            for (int k = 0; k < columns; ++k) row[k] = rows[index * table.stride[0] + k * table.stride[1]];
+            uint64_t of = keys ? keys[sample * op.keys.stride[0]] : 0;
+            if (keys && steps) of = philox_fold_in(of, uint64_t(index));
+            const PhiloxKey key(of);
             step_kernel(at, first, last, masks.period, row, keys ? &key : nullptr);
         });
     });

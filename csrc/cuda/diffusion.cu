@@ -23,6 +23,8 @@ template <class T> struct Step {
     int64_t sample_stride;
     const T* rows;
     int64_t row_stride, column_stride;
+    const int64_t* steps; // of samples, among `row_count` rows; null: row n is sample n's
+    int64_t step_stride, row_count;
     const uint64_t* keys;
     int64_t key_stride;
     const T* mask; // as it lies: extents that it repeats over have no stride
@@ -146,15 +148,32 @@ template <class T> __device__ inline void make_elements(const Step<T>& step, con
     }
 }
 
+// Results of a sample whose step is not in the table.
+template <class T, int N> __device__ inline void make_zeros(const Step<T>& step, int64_t sample, int64_t i) {
+    for (int k = 0; k < N && i + k < step.deal.size; ++k) {
+        const int64_t at = step.offset(sample, i + k);
+        step.x_next[at] = narrow<T>(Compute<T>(0));
+        if (step.history) step.history[at] = narrow<T>(Compute<T>(0));
+    }
+}
+
 // The whole step: every operand is read once, every result written once.
 template <Form form, class T, int N, bool packed> __global__ void __launch_bounds__(deal_threads, blocks_of<form, T>)
     make_step(Step<T> step) {
     for_dealt<N>(step.deal, [&](int64_t sample, int64_t i, int64_t advance, int64_t end) {
+        int64_t of = MMK_DEFECT(diffusion_first_row) ? 0 : sample;
+        if (step.steps) {
+            of = step.steps[sample * step.step_stride];
+            if (uint64_t(of) >= uint64_t(step.row_count)) {
+                for (; i < end; i += advance) make_zeros<T, packed ? N : 4>(step, sample, i);
+                return;
+            }
+        }
         Compute<T> row[columns];
-        const int64_t of = MMK_DEFECT(diffusion_first_row) ? 0 : sample;
 #pragma unroll
         for (int k = 0; k < columns; ++k) row[k] = widen(step.rows[of * step.row_stride + k * step.column_stride]);
-        const uint64_t key = step.keys ? step.keys[sample * step.key_stride] : 0;
+        uint64_t key = step.keys ? step.keys[sample * step.key_stride] : 0;
+        if (step.keys && step.steps && !MMK_DEFECT(diffusion_unfolded_key)) key = philox_fold_in(key, uint64_t(of));
         for (; i < end; i += advance)
             if constexpr (packed)
                 make_pack<form, T, N>(step, row, key, sample, i);
@@ -245,8 +264,12 @@ template <class T> void run_step(const DiffusionStep& op, Context& context) {
 
     int64_t samples = op.x.extent[0], size = op.x.size(1, op.x.rank);
     Step<T> step{};
-    step.rows = static_cast<const T*>(op.coefficients.data);
-    step.row_stride = step_of(op.coefficients), step.column_stride = op.coefficients.stride[1];
+    const Tensor& table = op.table ? op.table : op.coefficients;
+    step.rows = static_cast<const T*>(table.data);
+    step.row_stride = op.table ? table.stride[0] : step_of(table), step.column_stride = table.stride[1];
+    step.row_count = table.extent[0];
+    step.steps = static_cast<const int64_t*>(op.step.data), step.step_stride = op.step ? step_of(op.step) : 0;
+    const int64_t row_step = op.step ? step.step_stride : step.row_stride; // 0: one row for all samples
     step.keys = static_cast<const uint64_t*>(op.keys.data), step.key_stride = op.keys.stride[0];
     if (op.mask) place_mask(step, op.mask, op.x);
 
@@ -272,7 +295,7 @@ template <class T> void run_step(const DiffusionStep& op, Context& context) {
         step.deal = deal_out(context, samples, size, 4);
         return launch(false);
     }
-    if (!step.keys && !step.mask && step.row_stride == 0) size *= samples, samples = 1; // nothing tells them apart
+    if (!step.keys && !step.mask && row_step == 0) size *= samples, samples = 1; // nothing tells them apart
     step.order.rank = 1, step.order.extent[0] = size, step.order.stride[0][0] = 1, step.sample_stride = size;
     const auto launch_side_by_side = [&] {
         bool packed = (size % N == 0 || samples == 1) && aligned(step.x_next, 16) && aligned(step.history, 16);

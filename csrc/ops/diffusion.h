@@ -7,11 +7,12 @@
 //                            history = ha x + hb x0 + hc y                              on request
 //            with row = [g1 g2 p q lo hi A B E C1 C2 C3 C4 s ka kb ha hb hc 0] and z the noise that is given or
 //            that of philox_normal under the sample's key at offset 0, drawn here; the term of an operand that is not
-//            given is left out whatever its coefficient
-// Shapes     x, y0 .. y2, h1 .. h4, noise, known, results [N *S]; coefficients [N 20] or [1 20]; keys [N]; mask
-//            broadcasts to x; alpha, sigma [N] or [1]
+//            given is left out whatever its coefficient. With a table, row is table[step of the sample] and z is drawn
+//            under philox_fold_in(key, step): one launch, captured once, serves every step
+// Shapes     x, y0 .. y2, h1 .. h4, noise, known, results [N *S]; coefficients [N 20] or [1 20], or table [T 20]
+//            and step [N] or [1]; keys [N]; mask broadcasts to x; alpha, sigma [N] or [1]
 // Types      float32, float64; drawn noise is float32, widened for float64
-// Limits     none: -inf, inf and NaN are no bounds; NaN passes the clamp; 0 inf is NaN in every term that is there
+// Limits     a step outside [0, T) gives zeros on CUDA and is refused on the CPU. -inf, inf and NaN are no bounds; NaN passes the clamp; 0 inf is NaN in every term that is there
 // Algorithm  64 elements at a time through all of the above; a block of a sample per task; a mask that repeats inside
 //            a sample is read as it lies; operands of one dense order that no noise or mask is indexed in are walked in
 //            that order, others are packed first
@@ -40,8 +41,9 @@ struct AddNoise {
     MMK_FIELDS(AddNoise, x, noise, alpha, sigma, y)
 };
 struct DiffusionStep {
-    Tensor x, y0, y1, y2, coefficients, h1, h2, h3, h4, noise, keys, mask, known, x_next, history;
-    MMK_FIELDS(DiffusionStep, x, y0, y1, y2, coefficients, h1, h2, h3, h4, noise, keys, mask, known, x_next, history)
+    Tensor x, y0, y1, y2, coefficients, h1, h2, h3, h4, noise, keys, mask, known, table, step, x_next, history;
+    MMK_FIELDS(DiffusionStep, x, y0, y1, y2, coefficients, h1, h2, h3, h4, noise, keys, mask, known, table, step,
+               x_next, history)
 };
 
 MMK_OPERATOR(add_noise, AddNoise)

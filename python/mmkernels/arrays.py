@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "broadcast_to", "concat", "library_of", "matrix_transpose", "pad", "permute", "reshape", "shape_of", "slice_of",
-    "zeros_like",
+    "unsigned", "zeros_like",
 ]  # fmt: skip
 
 
@@ -97,6 +97,15 @@ def pad(x: Any, widths: Sequence[tuple[int, int]]) -> Any:
 
         return torch.nn.functional.pad(x, [n for pair in reversed(list(widths)) for n in pair])
     return np.pad(x, widths)
+
+
+def unsigned(x: Any) -> Any:
+    """The same 64-bit integers modulo 2^64."""
+    if library_of(x) == "torch":
+        import torch
+
+        return x.view(torch.uint64)
+    return x.view(np.uint64)
 
 
 def zeros_like(x: Any) -> Any:

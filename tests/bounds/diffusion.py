@@ -15,7 +15,9 @@ def diffusion_step(call: Call) -> list[Array]:
 
     A clamp passes errors on with a slope of 0 or 1.
     """
-    x, y0, y1, y2, rows, *h, noise, keys, mask, known = call.operands
+    x, y0, y1, y2, rows, *h, noise, keys, mask, known, table, step = call.operands
+    if table is not None and step is not None:
+        rows, keys = table[step], None if keys is None else noise_reference.philox_fold_in(keys, step.astype(np.uint64))
     assert x is not None and y0 is not None and rows is not None
     u, absolute = call.unit, np.abs
     columns = [c.reshape(-1, *(1,) * (x.ndim - 1)) for c in np.atleast_2d(rows).T]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .noise import philox_normal
+from .noise import philox_fold_in, philox_normal
 
 Array = NDArray[Any]
 
@@ -27,7 +27,7 @@ def diffusion_step(
     y0: Array,
     y1: Array | None,
     y2: Array | None,
-    coefficients: Array,
+    coefficients: Array | None,
     h1: Array | None = None,
     h2: Array | None = None,
     h3: Array | None = None,
@@ -36,6 +36,8 @@ def diffusion_step(
     keys: Array | None = None,
     mask: Array | None = None,
     known: Array | None = None,
+    table: Array | None = None,
+    step: Array | None = None,
     /,
     *,
     return_history: bool = False,
@@ -44,8 +46,13 @@ def diffusion_step(
 
     y = y0 + g1 (y1 - y0) + g2 (y2 - y1); x0 = clamp(p x + q y, lo, hi);
     x' = A x + B x0 + E y + C1 h1 + .. + C4 h4 + s z; with a mask m: m (ka known + kb z) + (1 - m) x'.
+    With a table the row of sample n is table[step[n]], and noise is drawn under fold_in(key, step).
     The history, on request, is ha x + hb x0 + hc y. Noise drawn from keys is float64, not the operator's exact bits.
     """
+    if table is not None and step is not None:
+        coefficients = table[step]
+        keys = None if keys is None else philox_fold_in(keys, step.astype(np.uint64))
+    assert coefficients is not None
     columns = [_per_sample(column, x.ndim) for column in np.atleast_2d(coefficients).T]
     g1, g2, p, q, low, high, a, b, e, c1, c2, c3, c4, s, ka, kb, ha, hb, hc, _ = columns
     y = y0

@@ -61,10 +61,11 @@ def _clamped(x: Any, low: Any, high: Any) -> Any:
 
 def _composition(o: Any) -> Any:
     """The step in other operators, with the same roundings in the same order."""
-    rows, rank = o.coefficients.shape[0], len(o.x.shape)
+    coefficients = o.coefficients if o.table is None else o.embedding(o.step, o.table)
+    rows, rank = coefficients.shape[0], len(o.x.shape)
 
     def column(k: int, shape: tuple[int, ...] = ()) -> Any:
-        return reshape(o.coefficients[:, k : k + 1], (rows, *shape))
+        return reshape(coefficients[:, k : k + 1], (rows, *shape))
 
     y = o.y0
     if o.y1 is not None:
@@ -81,6 +82,8 @@ def _composition(o: Any) -> Any:
     z = o.noise
     keys = o["keys"]  # o.keys is the mapping's own
     if keys is not None:
+        if o.step is not None:
+            keys = o.philox_fold_in(_detached(keys), o.unsigned(_detached(o.step)))
         z = philox_normal(o.x.shape, seed=_detached(keys), dtype=o.x.dtype, like=o.x)
     if z is not None:
         x_next = add_noise(x_next, z, 1.0, column(_S))
@@ -95,28 +98,52 @@ def _composition(o: Any) -> Any:
     return x_next, add_noise(history, y, 1.0, column(_HC))
 
 
+_ROW = ("coefficients",)
+
+
+def _step_case(name: str, extents: dict[str, Any], *given: str, history: bool = False, bench: bool = False) -> Case:
+    """A case; coefficients are given unless there is a table."""
+    optional = given if "table" in given else (*_ROW, *given)
+    return Case(name, extents, {"return_history": True} if history else {}, optional, bench)
+
+
 DIFFUSION_STEP = Contract(
     "diffusion_step", "One step of a sampler: guidance, conversion, clipping, history, noise and mask blend at once.",
     inputs=(
         Arg("x", "N *S"),
         Arg("y0", "N *S", doc="the prediction; with guidance the unconditional one"),
         Arg("y1", "N *S", optional=True), Arg("y2", "N *S", optional=True),
-        Arg("coefficients", "N 20", broadcast=("N",)),
+        Arg("coefficients", "N 20", optional=True, broadcast=("N",)),
         *(Arg(f"h{k}", "N *S", optional=True) for k in (1, 2, 3, 4)),
         Arg("noise", "N *S", optional=True),
         Arg("keys", "N", "uint64", optional=True, doc="noise is drawn from them"),
         Arg("mask", "N *S", optional=True, broadcast=("N", "S")),
         Arg("known", "N *S", optional=True),
+        Arg("table", "T 20", optional=True, doc="rows of coefficients, one per step"),
+        Arg("step", "N", "int64", optional=True, broadcast=("N",), values=("0", "T"), doc="rows of the table"),
     ),
     attributes=(Attr("return_history", "bool", False),),
     requires=(
-        Require("has_y1 or not has_y2", "y2 is given and y1 is not; expected both", {"optional": ("y2",)}),
+        Require(
+            "has_coefficients != has_table", "coefficients and table are both given, or none; expected one of them",
+            {"optional": ()},
+        ),
+        Require(
+            "has_table == has_step", "one of table and step is given; expected both or none",
+            {"optional": ("table",), "T": 3},
+        ),
+        Require("has_y1 or not has_y2", "y2 is given and y1 is not; expected both", {"optional": (*_ROW, "y2")}),
         Require(
             "not (has_noise and has_keys)", "noise and keys are both given; expected one of them",
-            {"optional": ("noise", "keys")},
+            {"optional": (*_ROW, "noise", "keys")},
         ),
-        Require("has_known or not has_mask", "mask is given and known is not; expected both", {"optional": ("mask",)}),
-        Require("has_mask or not has_known", "known is given and mask is not; expected both", {"optional": ("known",)}),
+        Require(
+            "has_known or not has_mask", "mask is given and known is not; expected both", {"optional": (*_ROW, "mask")}
+        ),
+        Require(
+            "has_mask or not has_known", "known is given and mask is not; expected both",
+            {"optional": (*_ROW, "known")},
+        ),
     ),
     outputs=(Out("x_next", "N *S"), Out("history", "N *S", when="return_history")),
     free=("N",), layout="x",
@@ -124,19 +151,21 @@ DIFFUSION_STEP = Contract(
     " + 52 * has_keys + 7 * has_mask + 5 * return_history)",
     bound=Bound("diffusion_step"), composition=_composition,
     cases=(
-        Case("plain", {"N": 3, "S": (3, 5, 7), "coefficients": (1, 20)}),
-        Case("guidance, drawn noise", {"N": 3, "S": (4, 5, 5), "coefficients": (1, 20)}, {}, ("y1", "keys")),
-        Case("two guidances, given noise, history", {"N": 2, "S": (3, 64)}, {"return_history": True},
-             ("y1", "y2", "noise", "h1", "h2", "h3", "h4")),
-        Case("mask, drawn noise", {"N": 3, "S": (3, 5, 7), "mask": (1, 1, 5, 7)}, {"return_history": True},
-             ("keys", "mask", "known", "h1")),
-        Case("mask per sample", {"N": 2, "S": (2, 9, 16), "mask": (2, 1, 9, 1)}, {}, ("mask", "known", "h2")),
-        Case("long", {"N": 2, "S": (2501,)}, {}, ("keys", "mask", "known")),
-        Case("numbers", {"N": 5, "S": ()}, {}, ("noise",)),
-        Case("empty", {"N": 2, "S": (0, 3)}, {}, ("keys", "y1")),
-        Case("no sample", {"N": 0, "S": (3, 4)}, {}, ("keys",)),
-        Case("latents", {"N": 2, "S": (4, 64, 64), "coefficients": (1, 20)}, {}, ("y1", "keys"), bench=True),
-        Case("images", {"N": 8, "S": (3, 512, 512), "coefficients": (1, 20)}, {}, ("y1", "keys"), bench=True),
+        _step_case("plain", {"N": 3, "S": (3, 5, 7), "coefficients": (1, 20)}),
+        _step_case("guidance, drawn noise", {"N": 3, "S": (4, 5, 5), "coefficients": (1, 20)}, "y1", "keys"),
+        _step_case("two guidances, given noise, history", {"N": 2, "S": (3, 64)},
+                   "y1", "y2", "noise", "h1", "h2", "h3", "h4", history=True),
+        _step_case("mask, drawn noise", {"N": 3, "S": (3, 5, 7), "mask": (1, 1, 5, 7)},
+                   "keys", "mask", "known", "h1", history=True),
+        _step_case("mask per sample", {"N": 2, "S": (2, 9, 16), "mask": (2, 1, 9, 1)}, "mask", "known", "h2"),
+        _step_case("long", {"N": 2, "S": (2501,)}, "keys", "mask", "known"),
+        _step_case("numbers", {"N": 5, "S": ()}, "noise"),
+        _step_case("empty", {"N": 2, "S": (0, 3)}, "keys", "y1"),
+        _step_case("no sample", {"N": 0, "S": (3, 4)}, "keys"),
+        _step_case("table", {"N": 3, "S": (3, 5, 7), "T": 6, "step": (1,)}, "y1", "keys", "table", "step"),
+        _step_case("table, step per sample", {"N": 5, "S": (67,), "T": 4}, "table", "step", history=True),
+        _step_case("latents", {"N": 2, "S": (4, 64, 64), "coefficients": (1, 20)}, "y1", "keys", bench=True),
+        _step_case("images", {"N": 8, "S": (3, 512, 512), "coefficients": (1, 20)}, "y1", "keys", bench=True),
     ),
     source="Ho et al. 2020; Song et al. 2021; Ho and Salimans 2022",
 )  # fmt: skip
@@ -200,6 +229,16 @@ def _rows(coefficients: Any, x: Any, dtype: np.dtype[Any]) -> Any:
     return reshape(rows, (1, *rows.shape)) if len(rows.shape) == 1 else rows
 
 
+def _index(step: Any, x: Any) -> Any:
+    """Numbers of rows as an array of extents, in x's library."""
+    if library_of(step) in ("", "numpy"):
+        found = np.asarray(step)
+        if found.dtype.kind not in "iu":
+            raise ContractTypeError(f"diffusion_step: step is {step!r}; expected an integer, or one per sample")
+        step = from_numpy(found.astype(np.int64, copy=False), x)
+    return reshape(step, (1,)) if len(step.shape) == 0 else step
+
+
 def _mask(mask: Any, x: Any, dtype: np.dtype[Any]) -> Any:
     """Of x's rank and dtype."""
     if not library_of(mask):
@@ -220,6 +259,7 @@ def diffusion_step(
     seed: Seed | None = None,
     mask: Any = None,
     known: Any = None,
+    step: Any = None,
     return_history: bool = False,
     out: Any = None,
 ) -> Any:
@@ -239,13 +279,17 @@ def diffusion_step(
         x: (N, \\*S), float32 or float64, any layout.
         prediction: y0, an array like x; or a sequence of (unconditional, conditional) or (unconditional, image, image
             and text).
-        coefficients: 20 numbers, or (N, 20) for a row per sample; rounded to x's dtype once, before anything else.
+        coefficients: 20 numbers, or (N, 20) for a row per sample; with ``step`` a table (T, 20). Rounded to x's dtype
+            once, before anything else.
         history: up to four arrays like x: h1, h2, ...
         noise: z, like x; or
         seed: one int, or one key per sample: z is drawn in the kernel, with the bits of ``philox_normal(x.shape,
             seed=seed, dtype=...)``, which do not depend on layout or batch.
         mask: what broadcasts to x, of its dtype or bool; 1 where the sample is known.
         known: like x; given if mask is.
+        step: int64, one or one per sample: the row of the table. Noise is then drawn under ``philox_fold_in(keys of
+            the seed, step)``, as the samplers do. Both may lie in device memory, so that a captured graph of one step
+            serves all of them. A step outside the table raises on the CPU; on a device the sample's results are zeros.
         return_history: whether the history for later steps is returned too.
         out: an array to write x' to; not with return_history.
 
@@ -283,17 +327,20 @@ def diffusion_step(
         if len(x.shape) == 0:
             raise ContractError("diffusion_step: x has no extents; expected (N, *S)")
         keys = keys_for(seed, x.shape[0], x, "diffusion_step")
+    rows = _rows(coefficients, x, dtype)
     return _diffusion_step.call(
         x,
         *branches,
         *(None,) * (3 - len(branches)),
-        _rows(coefficients, x, dtype),
+        rows if step is None else None,
         *history,
         *(None,) * (4 - len(history)),
         noise,
         keys,
         mask if mask is None else _mask(mask, x, dtype),
         known,
+        None if step is None else rows,
+        None if step is None else _index(step, x),
         return_history,
         out,
     )
