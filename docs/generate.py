@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from mmkernels.contract import Contract
 from mmkernels.operator import OPERATORS
+from mmkernels.profile import family_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,10 +23,8 @@ def header_comment(family: str) -> str:
 
 
 def contracts(family: str) -> list[Contract]:
-    """The family's contracts, in the order of their module."""
-    text = (ROOT / "python" / "mmkernels" / "ops" / f"{family}.py").read_text()
-    names = [n for n in OPERATORS if re.search(rf'"{n}"', text)]
-    return [OPERATORS[n].contract for n in names]
+    """The family's contracts, in the order in which they are stated."""
+    return [o.contract for n, o in OPERATORS.items() if family_of(n) == family]
 
 
 def main() -> None:

@@ -168,3 +168,58 @@ def test_subclasses_and_other_arrays() -> None:
     assert type(mmk.add(np.ones(2).view(Mine), 1.0)) is np.ndarray
     with pytest.raises(mmk.ContractTypeError, match="add: a is a memoryview; expected an array"):
         mmk.add(memoryview(b"12345678"), 1.0)
+
+
+def test_out_has_to_be_an_array() -> None:
+    x = np.ones(3, np.float32)
+    for out in (5, 1.5, True, np.float32(1), "out", [0.0]):
+        with pytest.raises(mmk.ContractTypeError, match=rf"^relu: out is a {type(out).__name__}; expected an array$"):
+            mmk.relu(x, out=out)
+
+
+def test_numbers_in_the_place_of_arrays_are_told_by_name() -> None:
+    x = np.ones((1, 1, 2, 2), np.float32)
+    for number in (1.5, np.float32(2)):
+        with pytest.raises(mmk.ContractError, match=r"^roi_align: boxes has 0 extents"):
+            mmk.roi_align(x, number, 1)
+    with pytest.raises(mmk.ContractError, match=r"^attention: offset is 12676.*; expected a number that"):
+        mmk.attention(x, x, x, offset=2**100)
+    for offset in (1.5, float("nan"), np.float32(2)):  # not cut off in silence
+        with pytest.raises(mmk.ContractTypeError, match=r"^attention: offset.* is .*; expected (an integer|int64.*)$"):
+            mmk.attention(x, x, x, offset=offset)
+
+
+def test_attributes_that_are_arrays() -> None:
+    x = np.ones((1, 1, 4, 4), np.float32)
+    for value in (np.array([2, 2]), np.array([]), np.array("a")):
+        with pytest.raises((mmk.ContractError, mmk.ContractTypeError), match=r"^conv2d: .*expected"):
+            mmk.conv2d(x, x, groups=value)  # type: ignore[arg-type]
+        with pytest.raises((mmk.ContractError, mmk.ContractTypeError), match=r"^conv2d: .*expected"):
+            mmk.conv2d(x, x, algorithm=value)  # type: ignore[arg-type]
+        with pytest.raises((mmk.ContractError, mmk.ContractTypeError), match=r"^group_norm: .*expected"):
+            mmk.group_norm(x, 1, activation=value)  # type: ignore[arg-type]
+
+
+def test_extents_beyond_memory() -> None:
+    """A clear error, in time, not a loop over padding or a number that does not fit into 64 bits."""
+    x, weight, big = np.ones((1, 1, 4, 4), np.float32), np.ones((1, 1, 2, 2), np.float32), 2**62
+    for call in (
+        lambda: mmk.conv2d(x, weight, padding=2**31), lambda: mmk.conv_transpose2d(x, weight, stride=2**31 - 1),
+        lambda: mmk.adaptive_avg_pool2d(x, big), lambda: mmk.interpolate(x, big), lambda: mmk.roi_align(x, [], big),
+        lambda: mmk.nms(x[0, 0], x[0, 0, 0], 0.5, max_output_size=2**63 - 1),
+    ):  # fmt: skip
+        with pytest.raises(mmk.ContractError, match="expected"):
+            call()
+
+
+def test_plan_refuses_what_it_does_not_know() -> None:
+    x: Any = np.ones(2)
+    for operator in ([], None, x):
+        with pytest.raises(mmk.ContractError, match=r"^plan: operator is .*; expected one of"):
+            mmk.plan(operator)
+    with pytest.raises(
+        mmk.ContractTypeError, match=r"^add: 'c' is unknown or given twice; expected some of a, b, out$"
+    ):
+        mmk.plan("add", x, x, c=1)
+    with pytest.raises(mmk.ContractTypeError, match=r"^add: 3 operands; expected at most 2$"):
+        mmk.plan("add", x, x, x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import mmkernels as mmk
-from mmkernels.contract import Arg, Attr, Contract, Operand, Out, Require, evaluate
+from mmkernels.contract import Arg, Attr, Contract, Operand, Out, Require, evaluate, number
 
 
 def operand(*shape: int, dtype: str = "float32") -> Operand:
@@ -85,3 +85,45 @@ def test_markdown_states_everything() -> None:
     text = CONV.markdown()
     for word in ("`K C//groups R`", "optional", "P = (H - R) // stride + 1", "C % groups == 0", "'same'"):
         assert word in text
+
+
+class Several:
+    """As an array of several numbers: it has the methods of a number, and they refuse."""
+
+    def __index__(self) -> int:
+        raise TypeError("only integer scalar arrays can be converted to a scalar index")
+
+    def __float__(self) -> float:
+        raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
+
+    def __repr__(self) -> str:
+        return "several"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "error", "text"),
+    [
+        ("int", Several(), mmk.ContractTypeError, "f: n is several; expected an integer"),
+        ("float", Several(), mmk.ContractTypeError, "f: n is several; expected a number"),
+        ("float", 10**400, mmk.ContractError, "expected a number that float64 holds"),
+        ("bool", Several(), mmk.ContractTypeError, "f: n is several; expected True or False"),
+        ("int", 2**63, mmk.ContractError, "expected a 64-bit integer"),
+    ],
+)
+def test_what_is_no_number(kind: str, value: object, error: type[Exception], text: str) -> None:
+    with pytest.raises(error) as caught:
+        number(kind, value, f"f: n is {value!r}")
+    assert text in str(caught.value)
+
+
+def test_results_that_no_memory_holds() -> None:
+    """Told before strides are computed, which would not be 64-bit integers; empty results have strides too."""
+    c = Contract(
+        "grow", "", inputs=(Arg("x", "N"),), attributes=(Attr("n", "int"),), outputs=(Out("y", "N n n"),),
+        types={"T": ("float32",)},
+    )  # fmt: skip
+    for rows in (1, 0):
+        x = {"x": Operand((rows,), (1,), "float32")}
+        assert c.solve(x, {"n": 2**29}).outputs["y"].shape == (rows, 2**29, 2**29)
+        with pytest.raises(mmk.ContractError, match=r"^grow: y would be .*, \d+ elements; expected at most 2\^59$"):
+            c.solve(x, {"n": 2**31})

@@ -17,7 +17,7 @@ from mmkernels import _core, autograd
 from mmkernels.contract import Case
 from mmkernels.diffusion import COLUMNS
 from mmkernels.operator import OPERATORS
-from mmkernels.ops.diffusion import add_noise, diffusion_step
+from mmkernels.ops.diffusion import _mask, add_noise, diffusion_step
 from mmkernels.ops.noise import keys_of, philox_fold_in, philox_normal
 from mmkernels.ops.pointwise import greater
 from mmkernels.verify import instruction_set
@@ -463,3 +463,30 @@ def test_messages(call: Any, kind: type[Exception], message: str) -> None:
         call()
     name = "add_noise" if "alpha" in message or message == "noise" else "diffusion_step"
     assert str(caught.value).startswith(f"{name}: {message}"), caught.value
+
+
+def test_tables_of_ragged_rows() -> None:
+    x, table, ragged = np.ones((2, 3), np.float32), np.ones((4, 20), np.float32), [[1], [1, 2]]
+    with pytest.raises(mmk.ContractTypeError, match=r"^diffusion_step: coefficients is a list; expected numbers"):
+        diffusion_step(x, x, ragged)
+    with pytest.raises(mmk.ContractTypeError, match=r"^diffusion_step: step is a list; expected numbers"):
+        diffusion_step(x, x, table, step=ragged)
+    with pytest.raises(mmk.ContractTypeError, match=r"^diffusion_step: seed is .*; expected an integer"):
+        diffusion_step(x, x, table, step=1, seed=np.array(1.5))
+
+
+def test_bool_masks_of_libraries_with_astype() -> None:
+    """CuPy's arrays have astype, as NumPy's; only torch's have to()."""
+    found = np.array([[True, False]])
+    array = type("ndarray", (), {
+        "__module__": "cupy", "shape": found.shape, "dtype": found.dtype,
+        "astype": lambda self, dtype: found.astype(dtype),
+    })()  # fmt: skip
+    mask = _mask(array, np.ones((1, 2), np.float32), np.dtype(np.float32))
+    assert mask.dtype == np.float32 and mask.tolist() == [[1.0, 0.0]]
+
+
+def test_out_beside_a_variable() -> None:
+    x = autograd.Variable(np.ones((1, 2)))
+    with pytest.raises(mmk.ContractTypeError, match=r"^add_noise: out= was given; expected none, as a Variable"):
+        add_noise(x, x, 1.0, 1.0, out=np.ones((1, 2)))

@@ -293,3 +293,11 @@ def test_plain_forms_are_operators() -> None:
     keys = keys_of(3, 2)
     plain = OPERATORS["philox_normal"](keys, extents=(2, 3), offset=1)
     np.testing.assert_array_equal(plain, philox_normal((2, 2, 3), seed=3, offset=1))
+
+
+def test_shapes_are_sequences_of_integers() -> None:
+    for draw in (philox_uniform, philox_normal):
+        assert np.array_equal(draw(np.array([2, 3]), seed=1), draw((2, 3), seed=1))  # type: ignore[arg-type]
+        for shape in (None, 3, 1.5, "ab", (2, 1.5), (None,)):
+            with pytest.raises(mmk.ContractTypeError, match=rf"^{draw.__name__}: shape is .*; expected"):
+                draw(shape, seed=1)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 #include "entry.h"
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <utility>
 
@@ -85,18 +86,22 @@ std::pair<const char*, const char*> span(PyObject* o) {
     return {first, last + py::reinterpret_borrow<py::array>(o).itemsize()};
 }
 
-template <class T> bool in_range(const Tensor& t, int64_t low, int64_t high, int64_t* position, int64_t* value) {
+template <class T> bool in_range(const Tensor& t, const Plan::Range& range, int64_t* position, T* value) {
+    using Wide = std::conditional_t<std::is_integral_v<T>, int64_t, double>;
     const T* const data = static_cast<const T*>(t.data);
     const int64_t n = t.size();
-    for (int64_t i = 0; i < n; ++i) {
-        int64_t rest = i, offset = 0;
-        for (int axis = t.rank - 1; axis >= 0; --axis) {
+    const bool dense = t.contiguous();
+    const int64_t first = range.column < 0 ? 0 : range.column, step = range.column < 0 ? 1 : t.extent_at(-1);
+    for (int64_t i = first; i < n; i += step) {
+        int64_t rest = i, offset = dense ? i : 0;
+        for (int axis = t.rank - 1; axis >= 0 && !dense; --axis) {
             offset += rest % t.extent[axis] * t.stride[axis];
             rest /= t.extent[axis];
         }
-        const int64_t v = int64_t(data[offset]);
-        if (v < low || v >= high) {
-            *position = i, *value = v;
+        Wide v = data[offset];
+        if constexpr (!std::is_integral_v<T>) v = std::trunc(v);
+        if (!(v >= Wide(range.low) && v < Wide(range.high))) { // NaN is in no range
+            *position = i, *value = data[offset];
             return false;
         }
     }
@@ -198,13 +203,17 @@ bool Entry::check_ranges(const Plan& plan, const char* image) const {
     for (const Plan::Range& range : plan.ranges) {
         const Plan::Input& input = plan.inputs[size_t(range.input)];
         const Tensor& t = *reinterpret_cast<const Tensor*>(image + input.offset);
-        int64_t position = 0, value = 0;
-        const bool good = t.dtype == DType::int32 ? in_range<int32_t>(t, range.low, range.high, &position, &value)
-                                                  : in_range<int64_t>(t, range.low, range.high, &position, &value);
-        if (!good) {
+        const auto holds = [&](auto value) {
+            int64_t position = 0;
+            if (in_range(t, range, &position, &value)) return true;
             bad_value_(input.position, position, value, range.low, range.high);
             return false;
-        }
+        };
+        const bool good = t.dtype == DType::int32     ? holds(int32_t(0))
+                          : t.dtype == DType::float32 ? holds(float(0))
+                          : t.dtype == DType::float64 ? holds(double(0))
+                                                      : holds(int64_t(0));
+        if (!good) return false;
     }
     return true;
 }

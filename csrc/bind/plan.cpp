@@ -82,8 +82,8 @@ std::shared_ptr<Plan> make_plan(const OperatorInfo& info, const py::tuple& descr
     }
     for (const auto& [key, value] : description[2].cast<py::dict>()) {
         const FieldInfo& f = field(key.cast<std::string>());
-        const py::sequence values =
-            f.count == 1 ? py::sequence(py::make_tuple(value)) : py::reinterpret_borrow<py::sequence>(value);
+        const py::tuple values = py::isinstance<py::tuple>(value) ? py::reinterpret_borrow<py::tuple>(value)
+                                                                  : py::tuple(py::make_tuple(value));
         if (f.kind == FieldKind::tensor || int(py::len(values)) > f.count)
             throw std::logic_error(info.name + "." + f.name + ": the struct's type is not the contract's");
         for (int i = 0; i < int(py::len(values)); ++i) {
@@ -99,8 +99,8 @@ std::shared_ptr<Plan> make_plan(const OperatorInfo& info, const py::tuple& descr
         }
     }
     for (const py::handle item : description[3].cast<py::list>()) {
-        const auto [input, low, high] = item.cast<std::tuple<int, int64_t, int64_t>>();
-        plan->ranges.push_back({input, low, high});
+        const auto [input, column, low, high] = item.cast<std::tuple<int, int, int64_t, int64_t>>();
+        plan->ranges.push_back({input, column, low, high});
     }
     return plan;
 }

@@ -25,8 +25,9 @@ struct Plan {
         std::vector<py::ssize_t> shape, strides_bytes;
         size_t bytes, offset;
     };
-    struct Range { // a condition on the values of an integer operand: low <= value < high
-        int input; // among `inputs`
+    struct Range {  // a condition on the values of an operand, their fractions cut off: low <= value < high
+        int input;  // among `inputs`
+        int column; // of the last extent; -1: all
         int64_t low, high;
     };
     std::vector<Input> inputs;

@@ -25,6 +25,7 @@ from types import CodeType
 from typing import Any
 
 from . import arrays
+from .errors import ContractTypeError
 from .operator import OPERATORS, Operator
 
 __all__ = ["Variable", "grad", "no_grad", "record"]
@@ -307,7 +308,7 @@ def reduce_to(g: Any, shape: Sequence[int]) -> Any:
 def record(operator: Operator, operands: Sequence[Any], attributes: tuple[Any, ...], out: Any) -> Any:
     """Runs an operator on Variables and remembers how."""
     if out is not None:
-        raise TypeError(f"{operator.name}: out= was given; expected none, as a Variable is among the operands")
+        raise ContractTypeError(f"{operator.name}: out= was given; expected none, as a Variable is among the operands")
     raw = [o.data if isinstance(o, Variable) else o for o in operands]
     inputs = [o if isinstance(o, Variable) and o.requires_grad else None for o in operands]
     wanted = [v is not None for v in inputs]

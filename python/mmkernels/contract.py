@@ -37,8 +37,11 @@ __all__ = [
     "Require",
     "Solution",
     "evaluate",
+    "number",
 ]
 
+
+_MOST_ELEMENTS = 2**59  # of a result: sizes in bytes and strides stay below 2^63
 
 # float16 and bfloat16 are storage: operands are widened to float32, results are rounded once.
 FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -90,12 +93,39 @@ def evaluate(text: str, names: Mapping[str, Any]) -> Any:
     return eval(_compiled(text), {"__builtins__": {}, **_FUNCTIONS}, names)
 
 
+def number(kind: str, value: Any, where: str) -> Any:
+    """A value as an "int" of 64 bits, a "float" or a "bool"; ``where`` begins the message of what it raises."""
+    if kind == "bool":
+        if isinstance(value, bool) or type(value).__name__ == "bool_":
+            return bool(value)
+        raise ContractTypeError(f"{where}; expected True or False")
+    if kind == "int":
+        if hasattr(value, "__index__") and not isinstance(value, bool):
+            try:
+                found = value.__index__()
+            except TypeError:  # an array of several numbers, or of another kind
+                raise ContractTypeError(f"{where}; expected an integer") from None
+            if -(2**63) <= found < 2**63:
+                return found
+            raise ContractError(f"{where}; expected a 64-bit integer")
+        raise ContractTypeError(f"{where}; expected an integer")
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) or hasattr(value, "__float__")):
+        raise ContractTypeError(f"{where}; expected a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ContractError(f"{where}; expected a number that float64 holds") from None
+    except (TypeError, ValueError):  # an array of several numbers, or of another kind
+        raise ContractTypeError(f"{where}; expected a number") from None
+
+
 @dataclass(frozen=True)
 class Arg:
     """An operand. ``shape`` lists its extents by name or expression (no blanks inside one); ``*S`` is any number of
     extents. ``type`` is a type variable of the contract, "wide T" (the type that T is computed in) or a dtype.
     ``broadcast`` lists extents (or the pack) that may be 1, or missing at the front of the pack. ``values`` bounds an
-    integer operand's values: low <= v < high."""
+    integer operand's values, or, fractions cut off, those of one ``column`` (of the last extent) of a float operand:
+    low <= v < high. ``columns`` are ranges of test values, one per column."""
 
     name: str
     shape: str
@@ -103,7 +133,9 @@ class Arg:
     optional: bool = False
     broadcast: tuple[str, ...] = ()
     values: tuple[str, str] | None = None
-    domain: str = "normal"  # of test values: "normal", "positive" or "unit" ([0, 1))
+    column: int = -1  # -1: values are bounded in all columns
+    columns: tuple[tuple[str, str], ...] = ()
+    domain: str = "normal"  # of test values: "normal", "positive", "unit" ([0, 1)) or "boxes" (corners, *S 4)
     doc: str = ""
 
 
@@ -263,6 +295,10 @@ class Contract:
                 for extent, text in zip(shape, self._texts(out.shape, len(shape)), strict=True):
                     if extent < 0:
                         raise ContractError(f"{self.name}: {out.name} would have {text} = {extent}; expected 0 or more")
+                if (count := math.prod(max(n, 1) for n in shape)) > _MOST_ELEMENTS:
+                    raise ContractError(
+                        f"{self.name}: {out.name} would be {shape}, {count} elements; expected at most 2^59"
+                    )
                 strides = self._output_strides(shape, operands)
                 outputs[out.name] = Operand(shape, strides, types.get(out.type, out.type))
         ranges = {
@@ -275,31 +311,18 @@ class Contract:
     def _attribute(self, attribute: Attr, value: Any) -> Any:
         kind, where = attribute.kind, f"{self.name}: {attribute.name} is {value!r}"
         if kind == "choice":
-            if value not in attribute.choices:
+            try:
+                known = value in attribute.choices
+            except ValueError:  # an array, which is not true or false
+                known = False
+            if not known:
                 raise ContractError(f"{where}; expected one of {', '.join(map(repr, attribute.choices))}")
             return value
         if kind in ("ints", "floats"):
             if not isinstance(value, (tuple, list)) or (attribute.length and len(value) != attribute.length):
                 raise ContractTypeError(f"{where}; expected {attribute.length or 'some'} numbers")
-            return tuple(self._number(kind[:-1], v, where) for v in value)
-        return self._number(kind, value, where)
-
-    @staticmethod
-    def _number(kind: str, value: Any, where: str) -> Any:
-        if kind == "bool":
-            if isinstance(value, bool) or type(value).__name__ == "bool_":
-                return bool(value)
-            raise ContractTypeError(f"{where}; expected True or False")
-        if kind == "int":
-            if hasattr(value, "__index__") and not isinstance(value, bool):
-                number = value.__index__()
-                if -(2**63) <= number < 2**63:
-                    return number
-                raise ContractError(f"{where}; expected a 64-bit integer")
-            raise ContractTypeError(f"{where}; expected an integer")
-        if isinstance(value, bool) or not (isinstance(value, (int, float)) or hasattr(value, "__float__")):
-            raise ContractTypeError(f"{where}; expected a number")
-        return float(value)
+            return tuple(number(kind[:-1], v, where) for v in value)
+        return number(kind, value, where)
 
     def _types(self, operands: Mapping[str, Operand]) -> dict[str, str]:
         bound: dict[str, tuple[str, str]] = {}
@@ -320,8 +343,8 @@ class Contract:
                 if dtype != found:
                     raise ContractTypeError(f"{self.name}: {a.name}.dtype is {found}; expected {dtype}, as {other} has")
         types = {variable: dtype for variable, (_, dtype) in bound.items()}
-        for variable, allowed in self.types.items():
-            types.setdefault(variable, allowed[0])
+        for variable, allowed in self.types.items():  # one that no operand binds is as T, if it may be
+            types.setdefault(variable, types["T"] if types.get("T") in allowed else allowed[0])
         for variable in self.types:
             types["wide " + variable] = WIDE.get(types[variable], types[variable])
         for a in self.inputs:
@@ -483,7 +506,8 @@ class Contract:
                     [
                         "optional" if a.optional else "",
                         f"broadcasts over {', '.join(a.broadcast)}" if a.broadcast else "",
-                        f"values in [{a.values[0]}, {a.values[1]})" if a.values else "",
+                        f"values in [{a.values[0]}, {a.values[1]})" if a.values and a.column < 0 else "",
+                        f"[:, {a.column}] in [{a.values[0]}, {a.values[1]})" if a.values and a.column >= 0 else "",
                         a.doc,
                     ],
                 )

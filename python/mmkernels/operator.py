@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _core
 from .arrays import library_of, scalar_like
-from .contract import Contract, Operand, Solution, evaluate
+from .contract import WIDE, Contract, Operand, Solution, evaluate
 from .errors import ContractError, ContractTypeError
 
 __all__ = ["OPERATORS", "Operator"]
@@ -21,6 +21,7 @@ _DTYPE_CODES = {
         ("float32", "float64", "int32", "int64", "uint32", "uint64", "uint8", "bool", "float16", "bfloat16")
     )
 }
+_INTEGERS = ("int32", "int64", "uint32", "uint64", "uint8")
 _FIELDS: dict[str, dict[str, tuple[str, int]]] = _core.operator_fields()
 
 Plan = tuple[list[Any], list[Any], dict[str, Any], list[Any]]
@@ -59,11 +60,14 @@ class Operator:
         """The entry's positional arguments for a call by name."""
         n = len(self._operand_names)
         if len(operands) > n:
-            raise TypeError(f"{self.name}: {len(operands)} operands; expected at most {n}")
+            raise ContractTypeError(f"{self.name}: {len(operands)} operands; expected at most {n}")
         given = list(operands) + [named.pop(name, None) for name in self._operand_names[len(operands) :]]
         attributes = [named.pop(name, self._defaults[name]) for name in self._attribute_names]
         if named:
-            raise TypeError(f"{self.name}: unknown argument {next(iter(named))!r}")
+            known = ", ".join((*self._operand_names, *self._attribute_names, "out"))
+            raise ContractTypeError(
+                f"{self.name}: {next(iter(named))!r} is unknown or given twice; expected some of {known}"
+            )
         return [*given, *attributes, out]
 
     def __call__(self, *operands: Any, out: Any = None, **named: Any) -> Any:
@@ -89,6 +93,9 @@ class Operator:
         except TypeError as error:
             given = ", ".join(f"{name} is {value!r}" for name, value in raw.items())
             raise ContractTypeError(f"{self.name}: {given}; expected numbers or names ({error})") from None
+        except (ValueError, ArithmeticError) as error:  # such as arrays that are neither true nor false, infinities
+            given = ", ".join(f"{name} is {value!r}" for name, value in raw.items())
+            raise ContractError(f"{self.name}: {given}; expected numbers or names ({error})") from None
 
     def solve(self, operands: tuple[Any, ...], attributes: tuple[Any, ...]) -> Solution:
         """The contract's solution of this call on arrays that look like NumPy's."""
@@ -121,9 +128,12 @@ class Operator:
         for name in _FIELDS[self.name]:
             if name in solution.names:
                 value = solution.names[name]
+                if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                    raise ContractError(f"{self.name}: {name} is {value}; expected a 64-bit integer")
                 values[name] = choices[name].index(value) if name in choices else value
         positions = [name for _, name, *_ in inputs]
-        ranges = [(positions.index(name), low, high) for name, (low, high) in solution.ranges.items()]
+        columns = {a.name: a.column for a in self.contract.inputs}
+        ranges = [(positions.index(name), columns[name], low, high) for name, (low, high) in solution.ranges.items()]
         return inputs, outputs, values, ranges
 
     # ---- called by the compiled entry -------------------------------------------------------------------------------
@@ -145,9 +155,11 @@ class Operator:
         if 0 not in out.shape and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
             raise ContractError(f"{self.name}: out has a stride of 0; expected memory of its own for each element")
 
-    def _bad_value(self, operand: int, position: int, value: int, low: int, high: int) -> NoReturn:
+    def _bad_value(self, operand: int, position: int, value: float, low: int, high: int) -> NoReturn:
         a = self.contract.inputs[operand]
         assert a.values
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         raise ContractError(
             f"{self.name}: {a.name}.flat[{position}] is {value}; expected {low} <= value < {a.values[1]} = {high}"
         )
@@ -159,7 +171,7 @@ class Operator:
         libraries = {library_of(o) for o in operands if o is not None and not _is_scalar(o)} | (
             {library_of(out)} if out is not None else set()
         )
-        if "" in libraries:
+        if "" in libraries or (out is not None and _is_scalar(out)):
             self._refuse(operands, out)
         if "tape" in libraries:
             from .autograd import record
@@ -210,13 +222,24 @@ class Operator:
         like = next((o for o in operands if o is not None and not _is_scalar(o)), None)
         result = []
         for a, o in zip(contract.inputs, operands, strict=True):
-            dtype = dtypes.get(a.type, contract.types.get(a.type, (a.type,))[0])
-            result.append(scalar_like(o, dtype, like) if _is_scalar(o) else o)
+            if not _is_scalar(o):
+                result.append(o)
+                continue
+            narrow = a.type.removeprefix("wide ")
+            dtype = dtypes.get(a.type, dtypes.get(narrow, contract.types.get(narrow, (narrow,))[0]))
+            if narrow != a.type and a.type not in dtypes:
+                dtype = WIDE.get(str(dtype).removeprefix("torch."), dtype)
+            if isinstance(o, (float, np.floating)) and str(dtype).removeprefix("torch.") in _INTEGERS:
+                raise ContractTypeError(f"{self.name}: {a.name} is {o!r}; expected an integer")
+            try:
+                result.append(scalar_like(o, dtype, like))
+            except (OverflowError, TypeError, ValueError):  # TypeError: dtypes that are no numbers
+                raise ContractError(f"{self.name}: {a.name} is {o!r}; expected a number that {dtype} holds") from None
         return result
 
     def _refuse(self, operands: tuple[Any, ...], out: Any) -> NoReturn:
         for name, o in [*zip(self._operand_names, operands, strict=True), ("out", out)]:
-            if o is not None and not _is_scalar(o) and library_of(o) == "":
+            if o is not None and (name == "out" if _is_scalar(o) else library_of(o) == ""):
                 raise ContractTypeError(f"{self.name}: {name} is a {type(o).__name__}; expected an array")
         raise AssertionError
 

@@ -45,7 +45,7 @@ def plan(operator: str, *operands: Any, **attributes: Any) -> str:
     >>> print(mmk.plan("add", np.ones(3), np.ones(3)))  # doctest: +ELLIPSIS
     add: ..., plain (the only one), ... threads at most, scratch 0 bytes
     """
-    if operator not in OPERATORS:
+    if not isinstance(operator, str) or operator not in OPERATORS:
         raise ContractError(f"plan: operator is {operator!r}; expected one of {', '.join(sorted(OPERATORS))}")
     entry = OPERATORS[operator]
     return entry.describe(*entry.arguments(*operands, **attributes))

@@ -55,8 +55,15 @@ def random_values(argument: Arg, dtype: str, shape: tuple[int, ...], names: Mapp
     """Random values that an operand may hold, from Philox under this key."""
     size = int(np.prod(shape, dtype=np.int64))
     words = random_words(key, 4 * size).reshape(size, 4)
-    if dtype == "bool":
-        flat: Array = words[:, 0] % 4 != 0  # three of four are true
+    if argument.columns:
+        lows, highs = (np.array([float(evaluate(c[i], names)) for c in argument.columns]) for i in (0, 1))
+        units = (words[:, 0] >> 8).astype(np.float64).reshape(shape) * 2.0**-24
+        flat: Array = lows + units * (highs - lows)
+        if argument.column >= 0:
+            flat[..., argument.column] = np.floor(flat[..., argument.column])
+        flat = flat.astype(np.float32).astype(dtype)
+    elif dtype == "bool":
+        flat = words[:, 0] % 4 != 0  # three of four are true
     elif dtype in ("uint32", "uint64"):
         wide = words[:, 0].astype(np.uint64) | words[:, 1].astype(np.uint64) << np.uint64(32)
         flat = wide.astype(dtype)
@@ -69,6 +76,10 @@ def random_values(argument: Arg, dtype: str, shape: tuple[int, ...], names: Mapp
             flat = units[:, 0].astype(np.float32).astype(dtype)
         elif argument.domain == "positive":
             flat = (units[:, 0] * 3.0 + 0.25).astype(np.float32).astype(dtype)
+        elif argument.domain == "boxes":  # a low corner in [0, 800)^2, sides in [8, 200)
+            starts = np.arange(size) % 4 < 2
+            corner = 800.0 * np.where(starts, units[:, 0], np.roll(units[:, 0], 2))
+            flat = np.where(starts, corner, corner + 8.0 + 192.0 * units[:, 0]).astype(np.float32).astype(dtype)
         else:  # near enough to a normal law; exact arithmetic, so the same bits everywhere
             total = ((units[:, 0] + units[:, 1]) + units[:, 2]) + units[:, 3]
             flat = ((total - 2.0) * 1.75).astype(np.float32).astype(dtype)

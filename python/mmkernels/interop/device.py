@@ -182,8 +182,10 @@ def _span(address: int, seen: Operand) -> tuple[int, int]:
 def _check_values(
     operator: Operator, door: Library, inputs: Sequence[Any], positions: Sequence[int], ranges: Sequence[Any]
 ) -> None:
-    for index, low, high in ranges:
+    for index, column, low, high in ranges:
         values = door.to_numpy(inputs[index])
-        bad = np.flatnonzero((values < low) | (values >= high))
+        seen = np.trunc(values)
+        bounded = np.ones(values.shape, bool) if column < 0 else np.arange(values.shape[-1]) == column
+        bad = np.flatnonzero(bounded & ~((seen >= low) & (seen < high)))
         if bad.size:
-            operator._bad_value(positions[index], int(bad[0]), int(values.flat[bad[0]]), low, high)
+            operator._bad_value(positions[index], int(bad[0]), values.flat[bad[0]].item(), low, high)

@@ -217,9 +217,18 @@ def add_noise(x: Any, noise: Any, alpha: Any, sigma: Any, *, out: Any = None) ->
     return _add_noise.call(x, noise, _level(alpha, x, dtype, "alpha"), _level(sigma, x, dtype, "sigma"), out)
 
 
+def _table(what: str, value: Any) -> Any:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:  # rows of several lengths, objects that refuse
+        raise ContractTypeError(
+            f"diffusion_step: {what} is a {type(value).__name__}; expected numbers ({error})"
+        ) from None
+
+
 def _rows(coefficients: Any, x: Any, dtype: np.dtype[Any]) -> Any:
     if library_of(coefficients) in ("", "numpy"):
-        rows = np.asarray(coefficients)
+        rows = _table("coefficients", coefficients)
         if rows.dtype.kind not in "fiu":
             raise ContractTypeError(f"diffusion_step: coefficients.dtype is {rows.dtype}; expected numbers")
         with np.errstate(over="ignore"):
@@ -232,7 +241,7 @@ def _rows(coefficients: Any, x: Any, dtype: np.dtype[Any]) -> Any:
 def _index(step: Any, x: Any) -> Any:
     """Numbers of rows as an array of extents, in x's library."""
     if library_of(step) in ("", "numpy"):
-        found = np.asarray(step)
+        found = _table("step", step)
         if found.dtype.kind not in "iu":
             raise ContractTypeError(f"diffusion_step: step is {step!r}; expected an integer, or one per sample")
         step = from_numpy(found.astype(np.int64, copy=False), x)
@@ -244,7 +253,7 @@ def _mask(mask: Any, x: Any, dtype: np.dtype[Any]) -> Any:
     if not library_of(mask):
         raise ContractTypeError(f"diffusion_step: mask is a {type(mask).__name__}; expected an array")
     if str(mask.dtype) in ("bool", "torch.bool"):
-        mask = mask.astype(dtype) if isinstance(mask, np.ndarray) else mask.to(x.dtype)
+        mask = mask.to(x.dtype) if library_of(mask) == "torch" else mask.astype(dtype)
     missing = len(x.shape) - len(mask.shape)
     return reshape(mask, (1,) * missing + tuple(mask.shape)) if missing > 0 else mask
 

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import from_numpy, library_of
-from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
+from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require, number
 from ..errors import ContractError, ContractTypeError
 from ..operator import Operator
+from ..windows import listed
 
 __all__ = ["keys_of", "philox4x32", "philox_fold_in", "philox_normal", "philox_uniform"]
 
@@ -100,10 +101,13 @@ def _word(value: Any, where: str) -> int:
     """An integer modulo 2^64."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise ContractTypeError(f"{where} is {value!r}; expected an integer")
-    number = operator.index(value)
-    if not -(2**63) <= number < _WORDS:
-        raise ContractError(f"{where} is {number}; expected -2**63 <= value < 2**64")
-    return number % _WORDS
+    try:
+        found = operator.index(value)
+    except TypeError:  # an array that is no integer
+        raise ContractTypeError(f"{where} is {value!r}; expected an integer") from None
+    if not -(2**63) <= found < _WORDS:
+        raise ContractError(f"{where} is {found}; expected -2**63 <= value < 2**64")
+    return found % _WORDS
 
 
 def _words(value: Any, where: str) -> Keys:
@@ -194,7 +198,10 @@ def _dtype_name(dtype: Any) -> str:
 
 
 def _drawn(of: Operator, shape: Sequence[int], seed: Any, offset: Any, dtype: Any, like: Any, out: Any) -> Any:
-    extents = tuple(operator.index(n) for n in shape)
+    shape = listed(shape)
+    if not isinstance(shape, Sequence) or isinstance(shape, (str, bytes)):
+        raise ContractTypeError(f"{of.name}: shape is {shape!r}; expected a sequence of extents")
+    extents = tuple(number("int", n, f"{of.name}: shape is {shape!r}") for n in shape)
     if not extents or min(extents) < 0:
         raise ContractError(f"{of.name}: shape is {extents}; expected the number of samples, then their extents")
     wanted = _dtype_name(dtype)

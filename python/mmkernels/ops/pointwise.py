@@ -48,7 +48,7 @@ WHERE = Contract(
     ),
     outputs=(Out("y", "*S"),),
     free=("S",), layout="a", bound=Bound("exact"),
-    vjp={"a": "where(condition, gy, 0.0)", "b": "where(condition, 0.0, gy)"},
+    vjp={"condition": "None", "a": "where(condition, gy, 0.0)", "b": "where(condition, 0.0, gy)"},
     cases=_BINARY_CASES[:4],
 )  # fmt: skip
 
