@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 import mmkernels as mmk
 from harness import channels_last, fortran, strided
-from mmkernels import _core
+from mmkernels import _core, autograd
 from mmkernels.operator import OPERATORS
-from mmkernels.ops.conv import conv2d
+from mmkernels.ops import conv
+from mmkernels.ops.conv import conv2d, conv_transpose2d
 from mmkernels.verify import instruction_set
 from reference import conv as reference
 
@@ -33,6 +34,72 @@ def close(found: Array, wide: Array, magnitude: Array, depth: int) -> None:
     limit = 1.01 * unit * (1.13 * (min(depth, 256) + depth // 128 + 3) * magnitude + 8 * np.abs(wide)) + 1e-300
     assert found.shape == wide.shape
     assert (np.abs(found - wide) <= limit).all()
+
+
+OTHERS = ["conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+
+
+@st.composite
+def other_geometries(draw: st.DrawFn) -> dict[str, Any]:
+    """A convolution of another number of dimensions, or a transposed one: operator, extents, plain attributes."""
+    name = draw(st.sampled_from(OTHERS))
+    dims, groups = int(name[-2]), draw(st.integers(1, 3))
+    most = {1: 40, 2: 10, 3: 5}[dims]
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(dims))
+
+    kernel, stride, dilation = each(1, 4), each(1, 3), each(1, 3)
+    padding = tuple(draw(st.integers(0, 3)) for _ in range(2 * dims))
+    sides = list(zip(padding[::2], padding[1::2], strict=True))
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    attributes: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if "transpose" in name:
+        more = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+        attributes["output_padding"] = more
+        least = [  # so that the result has no negative extent
+            1 + max(0, -(-(a + b - r - m) // s)) for (a, b), r, m, s in zip(sides, reach, more, stride, strict=True)
+        ]
+    else:
+        least = [max(1, r - a - b) for r, (a, b) in zip(reach, sides, strict=True)]
+    channels, outputs = groups * draw(st.integers(1, 4)), groups * draw(st.sampled_from([1, 2, 5, 9, 17, 33]))
+    return {
+        "name": name, "attributes": attributes,
+        "x": (draw(st.integers(1, 2)), channels, *(n + draw(st.integers(0, most)) for n in least)),
+        "weight": (channels, outputs // groups, *kernel) if "transpose" in name else (
+            outputs, channels // groups, *kernel),
+        "activation": draw(st.sampled_from([None, None, "relu", "silu", "gelu"])), "bias": draw(st.booleans()),
+        "layout": draw(st.sampled_from([np.ascontiguousarray, fortran, strided, channels_last])),
+        "dtype": draw(st.sampled_from([np.float32, np.float64])), "seed": draw(st.integers(0, 2**30)),
+    }  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(other_geometries())
+def test_random_geometry_in_other_dimensions(g: dict[str, Any]) -> None:
+    """Results against the reference; gradients of float64 against those of the plain scalar product."""
+    name, a, dtype, seed = g["name"], g["attributes"], g["dtype"], g["seed"]
+    wide = np.float64 if dtype == np.float32 else np.longdouble
+    x, weight = g["layout"](normal(g["x"], seed, dtype)), g["layout"](normal(g["weight"], seed + 1, dtype))
+    operator, judge = OPERATORS[name], getattr(reference, name)
+    filters = weight.shape[1] * a["groups"] if "transpose" in name else weight.shape[0]
+    bias = normal((filters,), seed + 2, dtype) if g["bias"] else None
+    found = operator(x, weight, bias, activation=g["activation"], **a)
+    given_ = [None if o is None else o.astype(wide) for o in (x, weight, bias)]
+    exact = judge(*given_, activation=g["activation"], **a)
+    most = judge(*(None if o is None else np.abs(o) for o in given_), activation=None, **a)
+    close(found, exact, most, weight.size // (a["groups"] if "transpose" in name else weight.shape[0]))
+
+    variables = [autograd.Variable(o.astype(np.float64), requires_grad=True) for o in (x, weight)]
+    y = operator(*variables, **a)
+    gy = normal(y.shape, seed + 3, np.float64)
+    gradients = autograd.grad(y, variables, autograd.Variable(gy))
+    # y is linear in each operand: <gy, y(x, w)> is its derivative along itself
+    for operand, gradient in zip((x, weight), gradients, strict=True):
+        assert gradient.shape == operand.shape
+        total = float((y.data * gy).sum())
+        size = float((np.abs(judge(np.abs(x), np.abs(weight), **a)) * np.abs(gy)).sum())
+        assert abs(float((gradient.data * operand).sum()) - total) <= 1e-12 * (1 + size)
 
 
 @st.composite
@@ -300,6 +367,135 @@ def test_errors(changed: dict[str, Any], text: str) -> None:
             arguments[name] = np.zeros(arguments[name], np.float32)
     with pytest.raises(mmk.ContractError, match="^" + text):
         conv2d(**arguments)
+
+
+def test_dimensions_share_their_bits() -> None:
+    """A sequence is an image of one row, an image a volume of one slice: same bits, and a slice at a time for windows
+    of one slice."""
+    x, weight = normal((2, 6, 3, 5, 7), 0), normal((20, 3, 1, 3, 2), 1)
+    attributes: dict[str, Any] = {"stride": (2, 1), "padding": (1, 0, 2, 1), "dilation": (1, 2), "groups": 2}
+    front = {"stride": (1,), "padding": (0, 0), "dilation": (1,)}
+    found = OPERATORS["conv3d"](x, weight, groups=2, **{k: v + attributes[k] for k, v in front.items()})
+    for d in range(3):
+        image = OPERATORS["conv2d"](x[:, :, d], weight[:, :, 0], **attributes)
+        assert (found[:, :, d] == image).all()
+    line = conv.conv1d(x[:, :, 0, 0], weight[:, :, 0, 0], groups=2, padding=(1, 0), activation="gelu")
+    image = conv2d(x[:, :, 0, :1], weight[:, :, 0, :1], groups=2, padding=(0, 0, 1, 0), activation="gelu")
+    assert (line == image[:, :, 0]).all()
+    line = conv.conv_transpose1d(x[:, :, 0, 0], weight[:6, :, 0, 0], None, 3, 1, 2, 2)
+    image = conv_transpose2d(x[:, :, 0, :1], weight[:6, :, 0, :1], None, (1, 3), (0, 1), (0, 2), 2)
+    volume = conv.conv_transpose3d(x[:, :, :1, :1], weight[:6, :, :, :1], None, (1, 1, 3), (0, 0, 1), (0, 0, 2), 2)
+    assert (line == image[:, :, 0]).all() and (line == volume[:, :, 0, 0]).all()
+
+
+def test_transposed_is_the_input_gradient() -> None:
+    """Bit for bit, whatever is fused: bias and activation come after the sum."""
+    x, weight, bias = normal((2, 20, 4, 5), 0), normal((20, 17, 3, 4), 1), normal((17,), 2)
+    a: dict[str, Any] = {"stride": (2, 3), "padding": (1, 0, 2, 1), "dilation": (1, 2)}
+    y = OPERATORS["conv_transpose2d"](x, weight, bias, activation="silu", **a)
+    gradient = input_grad(x, weight, height=y.shape[2], width=y.shape[3], **a)
+    assert (y == mmk.silu(mmk.add(gradient, bias[:, None, None]))).all()
+    for value in (np.inf, np.nan):  # taps that meet no element take no part, as in the gradient
+        weight[3, 2, 0, 1] = value
+        y = OPERATORS["conv_transpose2d"](x, weight, bias, **a)
+        gradient = mmk.add(input_grad(x, weight, height=y.shape[2], width=y.shape[3], **a), bias[:, None, None])
+        assert (np.isnan(y) == np.isnan(gradient)).all() and not np.isfinite(y[:, 2]).all()
+        assert (y[np.isfinite(y)] == gradient[np.isfinite(y)]).all() and np.isfinite(np.delete(y, 2, 1)).all()
+
+
+def test_panels_of_different_widths_at_the_same_time() -> None:
+    """Two threads pack 32 and 8 filters, each in scratch memory of its own."""
+    x, weight = normal((1, 400, 2, 3), 0), normal((400, 40, 4, 4), 1)
+    threads = mmk.get_num_threads()
+    try:
+        mmk.set_num_threads(1)
+        wanted = conv_transpose2d(x, weight, None, 2)
+        mmk.set_num_threads(2)
+        for _ in range(10):
+            assert (conv_transpose2d(x, weight, None, 2) == wanted).all()
+    finally:
+        mmk.set_num_threads(threads)
+
+
+def test_output_padding() -> None:
+    """More elements at the end: those that a larger result has there, and the bias where no tap reaches."""
+    x, weight, bias = normal((1, 2, 3, 3), 0), normal((2, 3, 2, 2), 1), normal((3,), 2)
+    y = conv_transpose2d(x, weight, bias, 3, 0, (2, 1))
+    assert y.shape == (1, 3, 10, 9)
+    assert (y[..., 8:, :] == bias[:, None, None]).all() and (y[..., 8] == bias[:, None]).all()
+    assert (y[:, :, :8, :8] == conv_transpose2d(x, weight, bias, 3)).all()
+    cut, whole = conv_transpose2d(x, weight, bias, 3, 1, 2), conv_transpose2d(x, weight, bias, 3, 0, 2)
+    assert (cut == whole[:, :, 1:-1, 1:-1]).all()
+    # stride 1 with a dilation, as torch allows it, more than the border cuts off: the gradient's border is cut, too
+    one = autograd.Variable(np.ones((1, 1, 1, 1)), requires_grad=True)
+    y = conv_transpose2d(one, np.ones((1, 1, 1, 2)), None, 1, ((1, 0), (1, 0)), (2, 2), 1, 3)
+    assert y.shape == (1, 1, 2, 5)
+    (gradient,) = autograd.grad(mmk.sum(y), [one])
+    assert gradient.data.item() == 0 and (y.data == 0).all()
+
+
+@pytest.mark.parametrize("operator", ["conv1d", "conv_transpose1d"])
+def test_long_sequences(operator: str) -> None:
+    """Rows are cut into segments where lanes lie along them; integers: every order is exact."""
+    draw = np.random.default_rng(0)
+    x = draw.integers(-4, 5, (1, 2, 3001)).astype(np.float32)
+    weight = draw.integers(-4, 5, (2, 2, 3)).astype(np.float32)
+    found, wide = (
+        f(x, weight, padding=(1,) * 2, stride=(2,), dilation=(1,), groups=1, **more)
+        for f, more in (
+            (OPERATORS[operator], {}),
+            (getattr(reference, operator), {"output_padding": (0,)} if "transpose" in operator else {}),
+        )
+    )
+    assert (found == wide).all()
+
+
+def test_padding_forms_in_other_dimensions() -> None:
+    x, weight = normal((1, 2, 9), 0), normal((3, 2, 4), 1)
+    same = conv.conv1d(x, weight, padding="same")
+    assert same.shape == (1, 3, 9) and (same == conv.conv1d(x, weight, padding=((1, 2),))).all()
+    assert (same == conv.conv1d(x, weight, padding=(1, 2))).all()
+    assert (conv.conv1d(x, weight, padding=(2,)) == conv.conv1d(x, weight, padding=2)).all()
+    x, weight = normal((1, 2, 3, 4, 5), 0), normal((3, 2, 2, 3, 1), 1)
+    same = conv.conv3d(x, weight, padding="same")
+    assert same.shape == (1, 3, 3, 4, 5) and (same == conv.conv3d(x, weight, padding=((0, 1), (1, 1), (0, 0)))).all()
+    assert (same == conv.conv3d(x, weight, padding=(0, 1, 1, 1, 0, 0))).all()
+    assert conv.conv3d(x, weight, padding=(1, 0, 2)).shape == (1, 3, 4, 2, 9)
+    assert conv.conv_transpose3d(x, weight.swapaxes(0, 1), padding="same").shape == (1, 3, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "text"),
+    [
+        ("conv1d", {"x": (1, 3, 6, 6)}, r"conv1d: x has 4 extents \(1, 3, 6, 6\); expected 3: N C W"),
+        ("conv1d", {"stride": (1, 2)}, r"conv1d: stride is .1, 2.; expected one integer$"),
+        ("conv1d", {"padding": (1, 2, 3)}, r"conv1d: padding is .1, 2, 3.; expected one integer, .width,., ..left, "),
+        ("conv1d", {"weight": (4, 3, 9)}, r"conv1d: the kernel 9 with dilation .1,. is larger than the input 6 with"),
+        ("conv3d", {"x": (1, 3, 6, 6)}, r"conv3d: x has 4 extents .*; expected 5: N C D H W"),
+        ("conv3d", {"dilation": (1, 2)}, r"conv3d: dilation is .1, 2.; expected one integer, or three for depth, "),
+        ("conv3d", {"weight": (4, 3, 1, 7, 1)}, r"conv3d: the kernel 1 x 7 x 1 with dilation .1, 1, 1. is larger "),
+        ("conv_transpose2d", {"weight": (4, 3, 2, 2)}, r"conv_transpose2d: weight.shape\[0\] is 4; expected C = 3"),
+        ("conv_transpose2d", {"groups": 2}, "conv_transpose2d: groups is 2; expected a divisor of C = 3"),
+        ("conv_transpose2d", {"bias": (4,)}, r"conv_transpose2d: bias.shape\[0\] is 4; expected K = 5"),
+        ("conv_transpose2d", {"x": (1, 3, 0, 6)}, "conv_transpose2d: the input is 0 x 6; expected 1 x 1 or more"),
+        ("conv_transpose2d", {"padding": 9}, "conv_transpose2d: y would have P = -10; expected 0 or more"),
+        ("conv_transpose2d", {"output_padding": 2, "stride": 2},
+         r"conv_transpose2d: output_padding is .2, 2. with stride .2, 2. and dilation .1, 1.; expected 0 or more, and "
+         "less than stride or dilation"),
+        ("conv_transpose2d", {"activation": "swish"}, "conv_transpose2d: activation is 'swish'; expected one of None"),
+    ],
+)  # fmt: skip
+def test_errors_in_other_dimensions(name: str, changed: dict[str, Any], text: str) -> None:
+    dims = int(name[-2])
+    arguments: dict[str, Any] = {
+        "x": (1, 3, *(6,) * dims), "weight": (3, 5, *(3,) * dims) if "transpose" in name else (4, 3, *(3,) * dims),
+        **changed,
+    }  # fmt: skip
+    for operand in ("x", "weight", "bias"):
+        if operand in arguments:
+            arguments[operand] = np.zeros(arguments[operand], np.float32)
+    with pytest.raises(mmk.ContractError, match="^" + text):
+        getattr(conv, name)(**arguments)
 
 
 def test_padding_that_is_no_number() -> None:

@@ -1,5 +1,6 @@
 // One channel and one output a group: nothing is shared between channels, so memory is the limit. Windows of 3 x 3 and
-// 5 x 5 without dilation; step 1 and 2 are strides, -1 walks the taps backwards (the input gradient of stride 1).
+// 5 x 5 without dilation, one image a sample; step 1 and 2 are strides, -1 walks the taps backwards (the input
+// gradient of stride 1).
 #pragma once
 
 #include "conv.geometry.cuh"
@@ -35,7 +36,7 @@ template <class T, int taps, int step, bool skips> __global__ void __launch_boun
          index += int64_t(gridDim.x) * depthwise_threads) {
         const int64_t q = index % c.Q, plane = index / c.Q / strips, p0 = index / c.Q % strips * rows;
         const int64_t n = plane / c.groups, channel = plane % c.groups;
-        const int64_t h0 = Rows::start(p0, c.before[0]), w0 = Columns::start(q, c.before[1]);
+        const int64_t h0 = Rows::start(p0, c.before[1]), w0 = Columns::start(q, c.before[2]);
         const T* const source = o.source + c.source.at(n, channel, h0, w0);
         C weight[taps][taps];
 #pragma unroll
@@ -68,7 +69,7 @@ template <class T, int taps, int step, bool skips> __global__ void __launch_boun
         }
 #pragma unroll
         for (int i = 0; i < rows; ++i)
-            if (p0 + i < c.P) sum[i] = o.ending.added(sum[i], n, channel, p0 + i, q);
+            if (p0 + i < c.P) sum[i] = o.ending.added(sum[i], n, channel, 0, p0 + i, q);
         o.ending.activate_all(sum);
 #pragma unroll
         for (int i = 0; i < rows; ++i)
@@ -104,7 +105,7 @@ template <class T, int taps, int step, bool skips> __global__ void __launch_boun
     for (int64_t strip = blockIdx.x / slices * strips_at_once + threadIdx.x / depthwise_lanes;
          strip < c.samples * c.P * strips; strip += at_once) {
         const int64_t q0 = strip % strips * columns, p = strip / strips % c.P, n = strip / strips / c.P;
-        const int64_t h0 = Rows::start(p, c.before[0]), w0 = Columns::start(q0, c.before[1]);
+        const int64_t h0 = Rows::start(p, c.before[1]), w0 = Columns::start(q0, c.before[2]);
         const T* const source = o.source + c.source.at(n, channel, h0, w0);
         C sum[columns][vector] = {};
 #pragma unroll 1
@@ -137,7 +138,7 @@ template <class T, int taps, int step, bool skips> __global__ void __launch_boun
             if (q0 + i >= c.Q) continue;
             Pack<T, vector> result;
 #pragma unroll
-            for (int v = 0; v < vector; ++v) sum[i][v] = o.ending.added(sum[i][v], n, channel + v, p, q0 + i);
+            for (int v = 0; v < vector; ++v) sum[i][v] = o.ending.added(sum[i][v], n, channel + v, 0, p, q0 + i);
             o.ending.activate_all(sum[i]);
 #pragma unroll
             for (int v = 0; v < vector; ++v) result.at[v] = narrow<T>(sum[i][v]);

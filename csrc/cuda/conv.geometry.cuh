@@ -1,8 +1,9 @@
 // A convolution's numbers as kernels take them, and how every kernel of the family ends a sum.
 //
-// conv2d and its input gradient are the same sum, a Correlation: results at (p, q) meet, in tap (r, s), the source at
-// (p * stride + r * dilation - before). The input gradient falls apart into one such sum for every residue of (h, w)
-// modulo the stride, of stride 1 and with a negative dilation: h = p * stride + r * dilation - top is solved for p.
+// A convolution and its input gradient are the same sum, a Correlation: results at (o, p, q) meet, in tap (t, r, s),
+// the source at (o, p, q) * stride + (t, r, s) * dilation - before. The input gradient falls apart into one such sum
+// for every residue of (d, h, w) modulo the stride, of stride 1 and with a negative dilation: h = p * stride + r *
+// dilation - top is solved for p. Dimensions that an operator lacks have one element.
 #pragma once
 
 #include <initializer_list>
@@ -13,10 +14,18 @@
 
 namespace mmk::cuda::conv {
 
-inline Strides4 strides4(int64_t n, int64_t c, int64_t h, int64_t w) {
-    Strides4 s;
-    s.n = n, s.c = c, s.h = h, s.w = w;
-    return s;
+// Strides of an N C D H W operand, in elements.
+struct Strides5 {
+    int64_t n, c, d, h, w;
+    MMK_MEMBER int64_t at(int64_t n_, int64_t c_, int64_t h_, int64_t w_) const {
+        return n_ * n + c_ * c + h_ * h + w_ * w;
+    }
+    MMK_MEMBER int64_t at(int64_t n_, int64_t c_, int64_t d_, int64_t h_, int64_t w_) const {
+        return at(n_, c_, h_, w_) + d_ * d;
+    }
+};
+inline Strides5 strides_of(const Tensor& t) {
+    return {t.stride[0], t.stride[1], t.stride[2], t.stride[3], t.stride[4]};
 }
 
 // Divisor for numbers below 2^31 alone, in half the registers; by 1 where there is nothing to divide.
@@ -58,13 +67,55 @@ Tensor view_of(const T* data, std::initializer_list<int64_t> extents, std::initi
 
 struct Correlation {
     int64_t samples, groups, channels, outputs; // of one group: channels are summed over, outputs are made
-    int64_t H, W, P, Q, R, S;                   // source, results, taps
-    int64_t stride[2], dilation[2], before[2];
+    int64_t D, H, W, O, P, Q, T, R, S;          // source, results, taps
+    int64_t stride[3], dilation[3], before[3];
     int64_t chunk;                   // channels
-    Strides4 source, weight, result; // of a weight: n steps through outputs, c through channels
+    Strides5 source, weight, result; // of a weight: n steps through outputs, c through channels
     int64_t weight_group;            // from a group's weights to the next group's
+    int64_t first_slice, last_slice; // of the source that some tap meets, in the border or not
 
-    int64_t results() const { return samples * groups * outputs * P * Q; }
+    MMK_MEMBER int64_t taps() const { return T * R * S; }
+    MMK_MEMBER int64_t pixels() const { return samples * O * P * Q; }
+    int64_t results() const { return groups * outputs * pixels(); }
+    // Slices from a window's first to its last.
+    int64_t window_slices() const { return T ? (T - 1) * (dilation[0] < 0 ? -dilation[0] : dilation[0]) + 1 : 1; }
+    int64_t front() const { return first_slice < 0 ? -first_slice : 0; }
+    int64_t back() const { return last_slice >= D ? last_slice - D + 1 : 0; }
+};
+
+// A row and a column of an image in one register; positions are added as one number. Columns take as many of its bits
+// as they need, and one more, whose sign is kept away by adding a bias; rows take the others. So sequences may be long.
+struct Position {
+    int both;
+};
+class Positions {
+  public:
+    explicit Positions(const Correlation& c) : H_(int(c.H)), W_(int(c.W)), shift_(column_bits(c) + 1) {}
+    // Whether both find room: bits of columns and of rows, and a sign for each.
+    static bool fit(const Correlation& c) { return column_bits(c) + row_bits(c) + 2 <= 31; }
+
+    MMK_MEMBER Position first(int h, int w) const { return {h * (1 << shift_) + w + bias()}; }
+    MMK_MEMBER Position further(int h, int w) const { return {h * (1 << shift_) + w}; }
+    MMK_MEMBER bool inside(Position a, Position b) const {
+        const int sum = a.both + b.both, mask = (1 << shift_) - 1;
+        const int extra = MMK_DEFECT(conv_window_border) ? 1 : 0;
+        return unsigned(sum >> shift_) < unsigned(H_ + extra) && unsigned((sum & mask) - bias()) < unsigned(W_);
+    }
+
+  private:
+    static int bits(int64_t extent, int64_t results, int64_t step, int64_t taps, int64_t apart, int64_t before) {
+        const auto size = [](int64_t x) { return x < 0 ? -x : x; };
+        const int64_t reach = larger(extent, results * step) + taps * size(apart) + size(before) + 1;
+        int count = 1;
+        while (count < 40 && int64_t(1) << count <= reach) ++count;
+        return count;
+    }
+    static int column_bits(const Correlation& c) {
+        return bits(c.W, c.Q, c.stride[2], c.S, c.dilation[2], c.before[2]);
+    }
+    static int row_bits(const Correlation& c) { return bits(c.H, c.P, c.stride[1], c.R, c.dilation[1], c.before[1]); }
+    MMK_MEMBER int bias() const { return 1 << (shift_ - 1); }
+    int H_, W_, shift_;
 };
 
 // An element of N C H W from its number, in the order of memory: `last`: channels are neighbours.
@@ -77,12 +128,12 @@ MMK_INLINE Place4 place_of(int64_t index, int64_t C, int64_t H, int64_t W, bool 
 template <class T> struct Ending {
     const T* bias = nullptr;
     const T* residual = nullptr;
-    Strides4 residual_strides{};
+    Strides5 residual_strides{};
     Activation activation = Activation::none;
 
-    MMK_MEMBER Compute<T> added(Compute<T> sum, int64_t n, int64_t k, int64_t p, int64_t q) const {
+    MMK_MEMBER Compute<T> added(Compute<T> sum, int64_t n, int64_t k, int64_t o, int64_t p, int64_t q) const {
         const Compute<T> value = sum + (bias ? widen(bias[k]) : Compute<T>(0));
-        return residual ? value + widen(residual[residual_strides.at(n, k, p, q)]) : value;
+        return residual ? value + widen(residual[residual_strides.at(n, k, o, p, q)]) : value;
     }
     template <int N> MMK_MEMBER void activate_all(Compute<T> (&values)[N]) const {
         visit_activation(activation, [&](auto activate) {

@@ -6,22 +6,11 @@
 
 namespace mmk::cuda::conv {
 
-// A row and a column of an image in one register; positions are added as one number. Both are in [-32768, 32768), which
-// products_cover() sees to; the column is kept 32768 higher, so that it is no negative number.
-struct Position {
-    int both;
-    MMK_MEMBER static Position first(int h, int w) { return {h * 65536 + w + 32768}; }
-    MMK_MEMBER static Position further(int h, int w) { return {h * 65536 + w}; }
-    MMK_MEMBER bool inside(Position more, int H, int W) const {
-        const int sum = both + more.both;
-        const int extra = MMK_DEFECT(conv_window_border) ? 1 : 0;
-        return unsigned(sum >> 16) < unsigned(H + extra) && unsigned((sum & 0xffff) - 32768) < unsigned(W);
-    }
-};
+// ---- convolution and its input gradient: pixels of the result, taps ------------------------------------------------
 
-// ---- conv2d and its input gradient: pixels of the result, taps -----------------------------------------------------
+// The slices of a source have their border in memory: positions are those of an image.
 
-// k = (c, r, s), c slowest: the definition's order, which float32 keeps. Rows are pixels, neighbours in memory.
+// k = (c, t, r, s), c slowest: the definition's order, which float32 keeps. Rows are pixels, neighbours in memory.
 template <class T> struct WindowOperand {
     using Element = T;
     static constexpr bool along_k = false;
@@ -36,29 +25,33 @@ template <class T> struct WindowOperand {
     };
 
     const T* data;
-    Strides4 strides;
+    Strides5 strides;
     int64_t group; // step
-    int H, W, stride[2], dilation[2], before[2];
-    ShortDivisor by_row, by_column, by_tap_row, by_tap_column;
+    Positions positions;
+    int stride[3], dilation[3], before[3], slices, tap_slices;
+    ShortDivisor by_row, by_column, by_slice, by_tap_row, by_tap_column, by_tap_slice;
 
     WindowOperand(const Correlation& c, const T* data_)
-        : data(data_), strides(c.source), group(c.channels * c.source.c), H(int(c.H)), W(int(c.W)),
-          stride{int(c.stride[0]), int(c.stride[1])}, dilation{int(c.dilation[0]), int(c.dilation[1])},
-          before{int(c.before[0]), int(c.before[1])}, by_row(c.Q), by_column(c.P), by_tap_row(c.S), by_tap_column(c.R) {
-    }
+        : data(data_), strides(c.source), group(c.channels * c.source.c), positions(c),
+          stride{int(c.stride[0]), int(c.stride[1]), int(c.stride[2])},
+          dilation{int(c.dilation[0]), int(c.dilation[1]), int(c.dilation[2])},
+          before{int(c.before[0]), int(c.before[1]), int(c.before[2])}, slices(int(c.O)), tap_slices(int(c.T)),
+          by_row(c.Q), by_column(c.P), by_slice(c.O), by_tap_row(c.S), by_tap_column(c.R), by_tap_slice(c.T) {}
     MMK_MEMBER Row row(int64_t batch, int64_t pixel) const {
         int n = int(pixel);
-        const int q = by_row.take(n), p = by_column.take(n);
-        const int h = p * stride[0] - before[0], w = q * stride[1] - before[1];
-        return {data + batch * group + strides.at(n, 0, h, w), Position::first(h, w)};
+        const int q = by_row.take(n), p = by_column.take(n), o = slices > 1 ? by_slice.take(n) : 0;
+        const int d = o * stride[0] - before[0], h = p * stride[1] - before[1], w = q * stride[2] - before[2];
+        return {data + batch * group + strides.at(n, 0, d, h, w), positions.first(h, w)};
     }
     MMK_MEMBER Depth depth(int64_t k) const {
         int c = int(k);
-        const int s = by_tap_row.take(c), r = by_tap_column.take(c), h = r * dilation[0], w = s * dilation[1];
-        return {c * int(strides.c) + h * int(strides.h) + w * int(strides.w), Position::further(h, w)};
+        const int s = by_tap_row.take(c), r = by_tap_column.take(c), h = r * dilation[1], w = s * dilation[2];
+        int offset = h * int(strides.h) + w * int(strides.w);
+        if (tap_slices > 1) offset += by_tap_slice.take(c) * dilation[0] * int(strides.d);
+        return {c * int(strides.c) + offset, positions.further(h, w)};
     }
     MMK_MEMBER const T* at(const Row& row, const Depth& depth) const {
-        return row.position.inside(depth.position, H, W) ? row.at + depth.offset : nullptr;
+        return positions.inside(row.position, depth.position) ? row.at + depth.offset : nullptr;
     }
 };
 // The weights that meet them. Rows are outputs; the taps of one channel are neighbours.
@@ -70,22 +63,26 @@ template <class T> struct FilterOperand {
     using Depth = int;
 
     const T* data;
-    Strides4 strides;
+    Strides5 strides;
     int64_t group;
-    ShortDivisor by_tap_row, by_tap_column;
+    int tap_slices;
+    ShortDivisor by_tap_row, by_tap_column, by_tap_slice;
 
     FilterOperand(const Correlation& c, const T* data_)
-        : data(data_), strides(c.weight), group(c.weight_group), by_tap_row(c.S), by_tap_column(c.R) {}
+        : data(data_), strides(c.weight), group(c.weight_group), tap_slices(int(c.T)), by_tap_row(c.S),
+          by_tap_column(c.R), by_tap_slice(c.T) {}
     MMK_MEMBER Row row(int64_t batch, int64_t output) const { return int(batch * group + output * strides.n); }
     MMK_MEMBER Depth depth(int64_t k) const {
         int c = int(k);
         const int s = by_tap_row.take(c), r = by_tap_column.take(c);
-        return c * int(strides.c) + r * int(strides.h) + s * int(strides.w);
+        int offset = r * int(strides.h) + s * int(strides.w);
+        if (tap_slices > 1) offset += by_tap_slice.take(c) * int(strides.d);
+        return c * int(strides.c) + offset;
     }
     MMK_MEMBER const T* at(Row row, Depth depth) const { return data + (row + depth); }
 };
 
-// k = (r, s, c), c fastest, eight channels of one tap at a time: for tensor cores, from images and weights whose
+// k = (t, r, s, c), c fastest, eight channels of one tap at a time: for tensor cores, from images and weights whose
 // channels are neighbours, counted by 8 (`channels` of them in a group).
 template <class T> struct WindowVectors : WindowOperand<T> {
     using Base = WindowOperand<T>;
@@ -98,8 +95,14 @@ template <class T> struct WindowVectors : WindowOperand<T> {
     MMK_MEMBER Depth depth(int64_t k) const {
         int r = int(k);
         const int c = by_channels.take(r), s = this->by_tap_row.take(r);
-        const int h = r * this->dilation[0], w = s * this->dilation[1];
-        return {h * int(this->strides.h) + w * int(this->strides.w) + c, Position::further(h, w)};
+        int offset = c;
+        if (this->tap_slices > 1) {
+            int t = r;
+            r = this->by_tap_column.take(t);
+            offset += t * this->dilation[0] * int(this->strides.d);
+        }
+        const int h = r * this->dilation[1], w = s * this->dilation[2];
+        return {h * int(this->strides.h) + w * int(this->strides.w) + offset, this->positions.further(h, w)};
     }
 };
 template <class T> struct FilterVectors : FilterOperand<T> {
@@ -112,11 +115,18 @@ template <class T> struct FilterVectors : FilterOperand<T> {
     MMK_MEMBER Depth depth(int64_t k) const {
         int r = int(k);
         const int c = by_channels.take(r), s = this->by_tap_row.take(r);
-        return r * int(this->strides.h) + s * int(this->strides.w) + c;
+        int offset = c;
+        if (this->tap_slices > 1) {
+            int t = r;
+            r = this->by_tap_column.take(t);
+            offset += t * int(this->strides.d);
+        }
+        return r * int(this->strides.h) + s * int(this->strides.w) + offset;
     }
 };
 
-// Results: columns are pixels and rows outputs (planes), or the other way round (channels last).
+// Results: columns are pixels and rows outputs (planes), or the other way round (channels last). Slices of all samples
+// are counted as one extent.
 template <class T, bool last> struct ImageFinish {
     using C = Compute<T>;
     static constexpr bool along_rows = false;
@@ -124,16 +134,16 @@ template <class T, bool last> struct ImageFinish {
 
     Correlation c;
     Operands<T> o;
-    ShortDivisor by_row, by_column;
+    ShortDivisor by_row, by_column, by_slice;
     bool whole; // `width` results are neighbours, at an address to which they may be stored at once
     bool skips; // zeros on the border stand for taps that take no part
 
     ImageFinish(const Correlation& c_, const Operands<T>& o_, bool skips_)
-        : c(c_), o(o_), by_row(c.Q), by_column(c.P), skips(skips_) {
-        const Strides4& s = c.result;
+        : c(c_), o(o_), by_row(c.Q), by_column(c.P), by_slice(c.O), skips(skips_) {
+        const Strides5& s = c.result;
         const bool dense =
             last ? s.c == 1 && s.h % width == 0 && s.w % width == 0 : s.w == 1 && s.h == c.Q && s.c % width == 0;
-        whole = dense && (last ? c.outputs : c.P * c.Q) % width == 0 && s.n % width == 0 &&
+        whole = dense && (last ? c.outputs : c.P * c.Q) % width == 0 && s.n % width == 0 && s.d % width == 0 &&
                 aligned(o.result, width * sizeof(T));
     }
     MMK_MEMBER void next(Place4& y) const {
@@ -144,11 +154,25 @@ template <class T, bool last> struct ImageFinish {
             if (++y.h == c.P) y.h = 0, ++y.n;
         }
     }
+    // The slice of a sample; n becomes the sample.
+    MMK_MEMBER int slice(int64_t& n) const {
+        if (c.O == 1) return 0;
+        int sample = int(n);
+        const int o = by_slice.take(sample);
+        n = sample;
+        return o;
+    }
+    MMK_MEMBER T* at(Place4 y) const {
+        const int d = slice(y.n);
+        return o.result + c.result.at(y.n, y.c, d, y.h, y.w);
+    }
     // Only a weight that is not finite makes NaN from a border's zero; so NaN is looked into.
     __device__ void without_border(Place4 y, int64_t group, C (&value)[width], int count) const {
 #pragma unroll 1
         for (int i = 0; i < count; ++i, next(y)) {
-            const C sum = correlation_sum<true>(c, o.source, o.weight, y.n, group, y.c - group * c.outputs, y.h, y.w);
+            int64_t n = y.n;
+            const int d = slice(n);
+            const C sum = correlation_sum<true>(c, o.source, o.weight, n, group, y.c - group * c.outputs, d, y.h, y.w);
 #pragma unroll
             for (int j = 0; j < width; ++j)
                 if (j == i && value[j] != value[j]) value[j] = sum;
@@ -166,25 +190,30 @@ template <class T, bool last> struct ImageFinish {
         Place4 y = first;
 #pragma unroll
         for (int i = 0; i < width; ++i, next(y))
-            if (i < count) value[i] = o.ending.added(value[i], y.n, y.c, y.h, y.w);
+            if (i < count) {
+                int64_t n = y.n;
+                const int d = slice(n);
+                value[i] = o.ending.added(value[i], n, y.c, d, y.h, y.w);
+            }
         o.ending.activate_all(value);
         Pack<T, width> result;
 #pragma unroll
         for (int i = 0; i < width; ++i) result.at[i] = narrow<T>(value[i]);
         y = first;
         if (whole) {
-            *reinterpret_cast<Pack<T, width>*>(o.result + c.result.at(y.n, y.c, y.h, y.w)) = result;
+            *reinterpret_cast<Pack<T, width>*>(at(y)) = result;
             return;
         }
 #pragma unroll
         for (int i = 0; i < width; ++i, next(y))
-            if (i < count) o.result[c.result.at(y.n, y.c, y.h, y.w)] = result.at[i];
+            if (i < count) *at(y) = result.at[i];
     }
 };
 
 // ---- the weight gradient: outputs, taps; products over pixels -----------------------------------------------------
 
-// The source at tap (c, r, s) of pixel (n, p, q). Rows are (c, r, s), or (r, s, c) where `last`: neighbours in memory.
+// The source at tap (c, t, r, s) of pixel (n, o, p, q). Rows are (c, t, r, s), or (t, r, s, c) where `last`: neighbours
+// in memory.
 template <class T, bool last, int width_> struct SourceOperand {
     using Element = T;
     static constexpr bool along_k = !last;
@@ -199,34 +228,37 @@ template <class T, bool last, int width_> struct SourceOperand {
     };
 
     const T* data;
-    Strides4 strides;
+    Strides5 strides;
     int64_t group;
-    int H, W, stride[2], dilation[2], before[2];
-    ShortDivisor by_row, by_column, by_tap_row, by_tap_column, by_channels;
+    Positions positions;
+    int stride[3], dilation[3], before[3], slices;
+    ShortDivisor by_row, by_column, by_slice, by_tap_row, by_tap_column, by_tap_slice, by_channels;
 
     SourceOperand(const Correlation& c, const T* data_)
-        : data(data_), strides(c.source), group(c.channels * c.source.c), H(int(c.H)), W(int(c.W)),
-          stride{int(c.stride[0]), int(c.stride[1])}, dilation{int(c.dilation[0]), int(c.dilation[1])},
-          before{int(c.before[0]), int(c.before[1])}, by_row(c.Q), by_column(c.P), by_tap_row(c.S), by_tap_column(c.R),
-          by_channels(c.channels) {}
+        : data(data_), strides(c.source), group(c.channels * c.source.c), positions(c),
+          stride{int(c.stride[0]), int(c.stride[1]), int(c.stride[2])},
+          dilation{int(c.dilation[0]), int(c.dilation[1]), int(c.dilation[2])},
+          before{int(c.before[0]), int(c.before[1]), int(c.before[2])}, slices(int(c.O)), by_row(c.Q), by_column(c.P),
+          by_slice(c.O), by_tap_row(c.S), by_tap_column(c.R), by_tap_slice(c.T), by_channels(c.channels) {}
     MMK_MEMBER Row row(int64_t batch, int64_t index) const {
         int left = int(index);
         int c = last ? by_channels.take(left) : 0;
-        const int s = by_tap_row.take(left), r = last ? left : by_tap_column.take(left);
+        const int s = by_tap_row.take(left), r = by_tap_column.take(left), t = by_tap_slice.take(left);
         if (!last) c = left;
-        const int h = r * dilation[0] - before[0], w = s * dilation[1] - before[1];
-        return {int(batch * group + strides.at(0, c, h, w)), Position::first(h, w)};
+        const int d = t * dilation[0] - before[0], h = r * dilation[1] - before[1], w = s * dilation[2] - before[2];
+        return {int(batch * group + strides.at(0, c, d, h, w)), positions.first(h, w)};
     }
     MMK_MEMBER Depth depth(int64_t pixel) const {
         int n = int(pixel);
-        const int q = by_row.take(n), p = by_column.take(n), h = p * stride[0], w = q * stride[1];
-        return {data + strides.at(n, 0, h, w), Position::further(h, w)};
+        const int q = by_row.take(n), p = by_column.take(n), o = slices > 1 ? by_slice.take(n) : 0;
+        const int h = p * stride[1], w = q * stride[2];
+        return {data + strides.at(n, 0, o * stride[0], h, w), positions.further(h, w)};
     }
     MMK_MEMBER const T* at(const Row& row, const Depth& depth) const {
-        return row.position.inside(depth.position, H, W) ? depth.at + row.offset : nullptr;
+        return positions.inside(row.position, depth.position) ? depth.at + row.offset : nullptr;
     }
 };
-// gy at pixel (n, p, q). Rows are outputs.
+// gy at pixel (n, o, p, q). Rows are outputs.
 template <class T, bool last, int width_> struct ResultOperand {
     using Element = T;
     static constexpr bool along_k = !last;
@@ -235,17 +267,19 @@ template <class T, bool last, int width_> struct ResultOperand {
     using Depth = const T*;
 
     const T* data;
-    Strides4 strides;
+    Strides5 strides;
     int64_t group;
-    ShortDivisor by_row, by_column;
+    int slices;
+    ShortDivisor by_row, by_column, by_slice;
 
     ResultOperand(const Correlation& c, const T* data_)
-        : data(data_), strides(c.result), group(c.outputs * c.result.c), by_row(c.Q), by_column(c.P) {}
+        : data(data_), strides(c.result), group(c.outputs * c.result.c), slices(int(c.O)), by_row(c.Q), by_column(c.P),
+          by_slice(c.O) {}
     MMK_MEMBER Row row(int64_t batch, int64_t output) const { return int(batch * group + output * strides.c); }
     MMK_MEMBER Depth depth(int64_t pixel) const {
         int n = int(pixel);
-        const int q = by_row.take(n), p = by_column.take(n);
-        return data + strides.at(n, 0, p, q);
+        const int q = by_row.take(n), p = by_column.take(n), o = slices > 1 ? by_slice.take(n) : 0;
+        return data + strides.at(n, 0, o, p, q);
     }
     MMK_MEMBER const T* at(Row row, Depth depth) const { return depth + row; }
 };

@@ -9,7 +9,7 @@ void launch(Context& context, const Prepared<T>& prepared, const Correlation& c,
     const WindowOperand<T> window(prepared.c, prepared.source);
     const FilterOperand<T> filter(prepared.c, prepared.weight);
     const ImageFinish<T, last> finish(c, o, skips);
-    const int64_t pixels = c.samples * c.P * c.Q, taps = c.R * c.S, depth = c.channels * taps;
+    const int64_t pixels = c.pixels(), taps = c.taps(), depth = c.channels * taps;
     const int64_t chunk = taps ? c.chunk * taps : 1;
     if constexpr (last)
         launch_chunked_register_products<Shape>(context, window, filter, finish, {c.groups, pixels, c.outputs, depth},
@@ -21,7 +21,7 @@ void launch(Context& context, const Prepared<T>& prepared, const Correlation& c,
 template <class T, bool last> void launch_shape(Context& context, const Prepared<T>& prepared, const Correlation& c,
                                                 const Operands<T>& o, bool skips) {
     using Shapes = RegisterShapes<T>;
-    const int64_t tiles = c.groups * ceil_div(c.outputs, 128) * ceil_div(c.samples * c.P * c.Q, 128);
+    const int64_t tiles = c.groups * ceil_div(c.outputs, 128) * ceil_div(c.pixels(), 128);
     if (c.outputs > 64 && tiles >= context.multiprocessors)
         launch<typename Shapes::Large, T, last>(context, prepared, c, o, skips);
     else
@@ -30,22 +30,27 @@ template <class T, bool last> void launch_shape(Context& context, const Prepared
 
 } // namespace
 
-template <class T>
-const T* image_planes(Context& context, const T* image, int64_t N, int64_t C, int64_t H, int64_t W, Strides4& s) {
-    if ((s.w == 1 || W == 1) && short_offsets({C, H, W}, {s.c, s.h, s.w})) return image;
-    const Tensor packed = pack(context, view_of(image, {N, C, H, W}, {s.n, s.c, s.h, s.w}));
-    s = Strides4(packed);
-    return static_cast<const T*>(packed.data);
+template <class T> const T* image_planes(Context& context, const T* image, const Extents& e, Strides5& s) {
+    const int64_t C = e.groups * e.channels, D = e.front + e.D + e.back, plane = e.H * e.W, slice = C * plane;
+    if (D == e.D && (s.w == 1 || e.W == 1) && short_offsets({C, e.reach, e.H, e.W}, {s.c, s.d, s.h, s.w})) return image;
+    T* const to = context.scratch<T>(e.N * D * slice);
+    if (D != e.D && !MMK_DEFECT(conv_missing_slices)) fill_zero(context, to, e.N * D * slice * int64_t(sizeof(T)));
+    copy_strided(context, view_of(to + e.front * slice, {e.N, C, e.D, e.H, e.W}, {D * slice, plane, slice, e.W, 1}),
+                 view_of(image, {e.N, C, e.D, e.H, e.W}, {s.n, s.c, s.d, s.h, s.w}));
+    s = {D * slice, plane, slice, e.W, 1};
+    return to;
 }
 template <class T> Prepared<T> prepare_products(Context& context, const Correlation& c, const Operands<T>& o) {
     Prepared<T> p{c, o.source, o.weight};
-    p.source = image_planes(context, o.source, c.samples, c.groups * c.channels, c.H, c.W, p.c.source);
-    const Strides4& w = c.weight;
-    if (short_offsets({c.groups, c.outputs, c.channels, c.R, c.S}, {c.weight_group, w.n, w.c, w.h, w.w})) return p;
-    const Tensor packed = pack(
-        context, view_of(o.weight, {c.groups, c.outputs, c.channels, c.R, c.S}, {c.weight_group, w.n, w.c, w.h, w.w}));
-    p.c.weight_group = packed.stride[0];
-    p.c.weight = strides4(packed.stride[1], packed.stride[2], packed.stride[3], packed.stride[4]);
+    p.source = image_planes(context, o.source, source_extents(c), p.c.source);
+    p.c.before[0] -= c.front();
+    const Strides5& w = c.weight;
+    if (short_offsets({c.groups, c.outputs, c.channels, c.T, c.R, c.S}, {c.weight_group, w.n, w.c, w.d, w.h, w.w}))
+        return p;
+    const Tensor packed = pack(context, view_of(o.weight, {c.groups, c.outputs, c.channels, c.T, c.R, c.S},
+                                                {c.weight_group, w.n, w.c, w.d, w.h, w.w}));
+    const int64_t* const s = packed.stride;
+    p.c.weight_group = s[0], p.c.weight = {s[1], s[2], s[3], s[4], s[5]};
     p.weight = static_cast<const T*>(packed.data);
     return p;
 }
@@ -58,7 +63,7 @@ template <class T> void correlate_products(Context& context, const Prepared<T>& 
 }
 
 #define MMK_PRODUCTS(T)                                                                                                \
-    template const T* image_planes<T>(Context&, const T*, int64_t, int64_t, int64_t, int64_t, Strides4&);              \
+    template const T* image_planes<T>(Context&, const T*, const Extents&, Strides5&);                                  \
     template Prepared<T> prepare_products<T>(Context&, const Correlation&, const Operands<T>&);                        \
     template void correlate_products<T>(Context&, const Prepared<T>&, const Correlation&, const Operands<T>&, bool);
 MMK_PRODUCTS(float)

@@ -23,7 +23,7 @@ void launch(Context& context, const Prepared<T>& prepared, const Correlation& c,
     const WindowVectors<T> window(prepared.c, prepared.source);
     const FilterVectors<T> filter(prepared.c, prepared.weight);
     const ImageFinish<T, last> finish(c, o, skips);
-    const int64_t pixels = c.samples * c.P * c.Q, depth = prepared.c.channels * c.R * c.S;
+    const int64_t pixels = c.pixels(), depth = prepared.c.channels * c.taps();
     if constexpr (last)
         launch_tensor_products<Shape, SmallTensorShape>(context, window, filter, finish,
                                                         {c.groups, pixels, c.outputs, depth});
@@ -33,7 +33,7 @@ void launch(Context& context, const Prepared<T>& prepared, const Correlation& c,
 }
 template <class T, bool last> void launch_shape(Context& context, const Prepared<T>& prepared, const Correlation& c,
                                                 const Operands<T>& o, bool skips) {
-    const int64_t tiles = c.groups * ceil_div(c.outputs, 128) * ceil_div(c.samples * c.P * c.Q, 128);
+    const int64_t tiles = c.groups * ceil_div(c.outputs, 128) * ceil_div(c.pixels(), 128);
     if (c.outputs > 64 && tiles >= context.multiprocessors)
         launch<LargeTensorShape, T, last>(context, prepared, c, o, skips);
     else
@@ -42,35 +42,42 @@ template <class T, bool last> void launch_shape(Context& context, const Prepared
 
 } // namespace
 
-template <class T> const T* channel_vectors(Context& context, const T* image, int64_t N, int64_t groups,
-                                            int64_t& channels, int64_t H, int64_t W, Strides4& s) {
-    if (in_eights(image, channels, s.c, {N > 1 ? s.n : 0, H > 1 ? s.h : 0, W > 1 ? s.w : 0}) &&
-        short_offsets({groups * channels, H, W}, {s.c, s.h, s.w}))
+template <class T>
+const T* channel_vectors(Context& context, const T* image, const Extents& e, int64_t& channels, Strides5& s) {
+    const int64_t D = e.front + e.D + e.back;
+    if (D == e.D &&
+        in_eights(image, channels, s.c, {e.N > 1 ? s.n : 0, e.D > 1 ? s.d : 0, e.H > 1 ? s.h : 0, e.W > 1 ? s.w : 0}) &&
+        short_offsets({e.groups * channels, e.reach, e.H, e.W}, {s.c, s.d, s.h, s.w}))
         return image;
-    const int64_t padded = ceil_div(channels, 8) * 8, pixel = groups * padded;
-    T* const to = zeroed<T>(context, N * H * W * pixel, padded != channels);
-    copy_strided(context, view_of(to, {N, H, W, groups, channels}, {H * W * pixel, W * pixel, pixel, padded, 1}),
-                 view_of(image, {N, H, W, groups, channels}, {s.n, s.h, s.w, channels * s.c, s.c}));
-    s = strides4(H * W * pixel, 1, W * pixel, pixel);
+    const int64_t padded = ceil_div(channels, 8) * 8, pixel = e.groups * padded, slice = e.H * e.W * pixel;
+    T* const to = zeroed<T>(context, e.N * D * slice, padded != channels || D != e.D);
+    copy_strided(context,
+                 view_of(to + e.front * slice, {e.N, e.D, e.H, e.W, e.groups, channels},
+                         {D * slice, slice, e.W * pixel, pixel, padded, 1}),
+                 view_of(image, {e.N, e.D, e.H, e.W, e.groups, channels}, {s.n, s.d, s.h, s.w, channels * s.c, s.c}));
+    s = {D * slice, 1, slice, e.W * pixel, pixel};
     channels = padded;
     return to;
 }
 
 template <class T> Prepared<T> prepare_products(Context& context, const Correlation& c, const Operands<T>& o) {
     Prepared<T> p{c, o.source, o.weight};
-    p.source = channel_vectors(context, o.source, c.samples, c.groups, p.c.channels, c.H, c.W, p.c.source);
-    const Strides4& w = c.weight;
+    p.source = channel_vectors(context, o.source, source_extents(c), p.c.channels, p.c.source);
+    p.c.before[0] -= c.front();
+    const Strides5& w = c.weight;
     if (in_eights(o.weight, c.channels, w.c,
-                  {c.outputs > 1 ? w.n : 0, c.R > 1 ? w.h : 0, c.S > 1 ? w.w : 0, c.groups > 1 ? c.weight_group : 0}) &&
-        short_offsets({c.groups, c.outputs, c.channels, c.R, c.S}, {c.weight_group, w.n, w.c, w.h, w.w}))
+                  {c.outputs > 1 ? w.n : 0, c.T > 1 ? w.d : 0, c.R > 1 ? w.h : 0, c.S > 1 ? w.w : 0,
+                   c.groups > 1 ? c.weight_group : 0}) &&
+        short_offsets({c.groups, c.outputs, c.channels, c.T, c.R, c.S}, {c.weight_group, w.n, w.c, w.d, w.h, w.w}))
         return p;
-    const int64_t row = p.c.channels * c.S, filter = row * c.R;
+    const int64_t row = p.c.channels * c.S, slice = row * c.R, filter = slice * c.T;
     T* const to = zeroed<T>(context, c.groups * c.outputs * filter, p.c.channels != c.channels);
     copy_strided(
         context,
-        view_of(to, {c.groups, c.outputs, c.R, c.S, c.channels}, {c.outputs * filter, filter, row, p.c.channels, 1}),
-        view_of(o.weight, {c.groups, c.outputs, c.R, c.S, c.channels}, {c.weight_group, w.n, w.h, w.w, w.c}));
-    p.c.weight = strides4(filter, 1, row, p.c.channels);
+        view_of(to, {c.groups, c.outputs, c.T, c.R, c.S, c.channels},
+                {c.outputs * filter, filter, slice, row, p.c.channels, 1}),
+        view_of(o.weight, {c.groups, c.outputs, c.T, c.R, c.S, c.channels}, {c.weight_group, w.n, w.d, w.h, w.w, w.c}));
+    p.c.weight = {filter, 1, slice, row, p.c.channels};
     p.c.weight_group = c.outputs * filter;
     p.weight = to;
     return p;
@@ -78,6 +85,7 @@ template <class T> Prepared<T> prepare_products(Context& context, const Correlat
 
 template <class T> void correlate_products(Context& context, const Prepared<T>& prepared, const Correlation& c,
                                            const Operands<T>& o, bool skips) {
+    if (correlate_products_sm90(context, prepared, c, o, skips)) return;
     if (c.result.c == 1)
         launch_shape<T, true>(context, prepared, c, o, skips);
     else
@@ -85,7 +93,7 @@ template <class T> void correlate_products(Context& context, const Prepared<T>& 
 }
 
 #define MMK_TENSOR(T)                                                                                                  \
-    template const T* channel_vectors<T>(Context&, const T*, int64_t, int64_t, int64_t&, int64_t, int64_t, Strides4&); \
+    template const T* channel_vectors<T>(Context&, const T*, const Extents&, int64_t&, Strides5&);                     \
     template Prepared<T> prepare_products<T>(Context&, const Correlation&, const Operands<T>&);                        \
     template void correlate_products<T>(Context&, const Prepared<T>&, const Correlation&, const Operands<T>&, bool);
 MMK_TENSOR(float16)

@@ -14,7 +14,7 @@ void gradient_by_threads(Context& context, const Correlation& c, const T* x, con
     const WeightFinish<T> finish(c, gweight, c.channels, last ? WeightOrder::filters : WeightOrder::taps);
     WeightFinish<T> all = finish; // one row of all weights
     all.outputs = 1;
-    const int64_t weights = finish.filters * c.channels * c.R * c.S, products = c.samples * c.P * c.Q;
+    const int64_t weights = finish.filters * c.channels * c.taps(), products = c.pixels();
     const ProductExtents extents{1, 1, weights, products ? products : 1}; // an empty sum is one empty chunk
     in_slices<Compute<T>>(context, all, extents, chunk_products, ceil_div(weights, weight_threads),
                           [&](const auto& sums, const ProductSlices& slices) {
@@ -34,14 +34,14 @@ void gradient_by_products(Context& context, const Correlation& c, const T* x, co
     const WeightFinish<T> finish(c, gweight, c.channels, WeightOrder::taps);
     launch_chunked_register_products<Shape>(context, ResultOperand<T, false, 1>(c, gy),
                                             SourceOperand<T, false, 1>(c, x), finish,
-                                            {c.groups, c.outputs, c.channels * c.R * c.S, c.samples * c.P * c.Q});
+                                            {c.groups, c.outputs, c.channels * c.taps(), c.pixels()});
 }
 
 // Parts of the sum, which are added in order: they depend on the extents alone. 512 tiles of 128 x 128 in all, but no
 // part of fewer than 512 pixels, nor of more than tensor_slice.
 int64_t pixels_of_part(const Correlation& c) {
-    const int64_t pixels = c.samples * c.P * c.Q;
-    const int64_t tiles = c.groups * ceil_div(c.outputs, 128) * ceil_div(c.channels * c.R * c.S, 128);
+    const int64_t pixels = c.pixels();
+    const int64_t tiles = c.groups * ceil_div(c.outputs, 128) * ceil_div(c.channels * c.taps(), 128);
     const int64_t part = larger(512, ceil_div(pixels, ceil_div(512, tiles)));
     return ceil_div(smaller(part, tensor_slice), 32) * 32;
 }
@@ -49,12 +49,13 @@ template <class Shape, class T>
 void gradient_on_tensor_cores(Context& context, const Correlation& c, const T* x, const T* gy, T* gweight) {
     context.chose("implicit product on tensor cores", "16-bit operands, many outputs in a group");
     Correlation v = c;
-    x = channel_vectors(context, x, c.samples, c.groups, v.channels, c.H, c.W, v.source);
-    gy = channel_vectors(context, gy, c.samples, c.groups, v.outputs, c.P, c.Q, v.result);
+    x = channel_vectors(context, x, source_extents(c), v.channels, v.source);
+    gy = channel_vectors(context, gy, result_extents(c), v.outputs, v.result);
+    v.before[0] -= c.front();
     const ResultOperand<T, true, 8> rows(v, gy);
     const SourceOperand<T, true, 8> columns(v, x);
     const WeightFinish<T> finish(c, gweight, v.channels, WeightOrder::channels);
-    const ProductExtents extents{c.groups, v.outputs, v.channels * c.R * c.S, c.samples * c.P * c.Q};
+    const ProductExtents extents{c.groups, v.outputs, v.channels * c.taps(), c.pixels()};
     const int64_t tiles = Tiles<Shape>(extents).count;
     const auto launch = [&](const auto& to, const ProductSlices& slices) {
         using To = std::decay_t<decltype(to)>;
@@ -67,17 +68,19 @@ void gradient_on_tensor_cores(Context& context, const Correlation& c, const T* x
 } // namespace
 
 template <class T> void weight_gradient(Context& context, const Correlation& c, const T* x, const T* gy, T* gweight) {
-    const int64_t pixels = c.samples * c.P * c.Q;
+    const int64_t pixels = c.pixels();
     if (!products_cover<T>(c) || pixels == 0 || pixels >> 31) return gradient_by_threads(context, c, x, gy, gweight);
     if constexpr (sizeof(T) == 2) {
+        if (weight_gradient_sm90(context, c, x, gy, gweight)) return;
         if (c.outputs > 64)
             gradient_on_tensor_cores<LargeTensorShape>(context, c, x, gy, gweight);
         else
             gradient_on_tensor_cores<SmallTensorShape>(context, c, x, gy, gweight);
     } else {
         Correlation p = c;
-        x = image_planes(context, x, c.samples, c.groups * c.channels, c.H, c.W, p.source);
-        gy = image_planes(context, gy, c.samples, c.groups * c.outputs, c.P, c.Q, p.result);
+        x = image_planes(context, x, source_extents(c), p.source);
+        gy = image_planes(context, gy, result_extents(c), p.result);
+        p.before[0] -= c.front();
         if (c.outputs > 64)
             gradient_by_products<WeightShape<T>>(context, p, x, gy, gweight);
         else

@@ -1,5 +1,8 @@
-"""References of the convolution family: one matrix product per filter tap."""
+"""References of the convolution family, in any number of dimensions: one matrix product per filter tap."""
 
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,108 +11,122 @@ from numpy.typing import NDArray
 from .activation import apply_activation
 
 Array = NDArray[Any]
-Pair = tuple[int, int]
-Padding = tuple[int, int, int, int]
+Tap = tuple[int, ...]
 
 
-def _output_extent(extent: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Positions of a window of `kernel` dilated taps in `extent` elements and `padding` more (both sides together)."""
-    return (extent + padding - dilation * (kernel - 1) - 1) // stride + 1
+def _sides(padding: Sequence[int]) -> list[tuple[int, int]]:
+    """(before, after) of each dimension."""
+    return list(zip(padding[::2], padding[1::2], strict=True))
 
 
-def _tap(start: int, count: int, stride: int) -> slice:
-    """Elements start, start + stride, ...: `count` of them, also when count is 0."""
-    return slice(start, start + count * stride, stride)
+def _taps(
+    kernel: Sequence[int], results: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> Iterator[tuple[Tap, tuple[Any, ...]]]:
+    """Each tap of the kernel, and the elements of the bordered input that it reads for all results."""
+    for tap in itertools.product(*map(range, kernel)):
+        starts = [t * d for t, d in zip(tap, dilation, strict=True)]
+        yield tap, (..., *(slice(a, a + n * s, s) for a, n, s in zip(starts, results, stride, strict=True)))
 
 
-def _grouped_and_padded(x: Array, padding: Padding, groups: int) -> Array:
-    """[N C H W] as [N groups C/groups H+top+bottom W+left+right]; the border is +0, so that 0 * inf gives its NaN."""
-    top, bottom, left, right = padding
-    samples, channels, height, width = x.shape
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    return padded.reshape(samples, groups, channels // groups, height + top + bottom, width + left + right)
+def _grouped_and_padded(x: Array, padding: Sequence[int], groups: int) -> Array:
+    """[N C *S] as [N groups C/groups *S with its border]; the border is +0, so that 0 * inf gives its NaN."""
+    padded = np.pad(x, ((0, 0), (0, 0), *_sides(padding)))
+    return padded.reshape(x.shape[0], groups, x.shape[1] // groups, *padded.shape[2:])
 
 
-@np.errstate(all="ignore")
-def conv2d(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
-    residual: Array | None = None,
-    /,
-    *,
-    stride: Pair,
-    padding: Padding,
-    dilation: Pair,
-    groups: int,
-    activation: str | None = None,
-) -> Array:
-    """act(correlation + bias[k] + residual); the correlation is the sum over c, r, s of
-
-    x[n, c, p * stride - top + r * dilation, q * stride - left + s * dilation] * weight[k, c, r, s].
-    """
-    samples, _, height, width = x.shape
-    filters, group_channels, kernel_height, kernel_width = weight.shape
-    rows = _output_extent(height, kernel_height, stride[0], padding[0] + padding[1], dilation[0])
-    columns = _output_extent(width, kernel_width, stride[1], padding[2] + padding[3], dilation[1])
-    source = _grouped_and_padded(x, padding, groups)
-    matrices = weight.reshape(groups, filters // groups, group_channels, kernel_height, kernel_width)
-    y = np.zeros((samples, groups, filters // groups, rows * columns), x.dtype)
-    for r in range(kernel_height):
-        for s in range(kernel_width):
-            tap = source[..., _tap(r * dilation[0], rows, stride[0]), _tap(s * dilation[1], columns, stride[1])]
-            y += matrices[..., r, s] @ tap.reshape(samples, groups, group_channels, rows * columns)
-    y = y.reshape(samples, filters, rows, columns)
+def _finished(y: Array, bias: Array | None, residual: Array | None, activation: str | None) -> Array:
     if bias is not None:
-        y = y + bias[:, None, None]
-    if residual is not None:
-        y = y + residual
-    return apply_activation(y, activation)
+        y = y + bias.reshape(-1, *(1,) * (y.ndim - 2))
+    return apply_activation(y if residual is None else y + residual, activation)
 
 
 @np.errstate(all="ignore")
-def conv2d_input_grad(
-    gy: Array,
-    weight: Array,
-    /,
-    *,
-    height: int,
-    width: int,
-    stride: Pair,
-    padding: Padding,
-    dilation: Pair,
-    groups: int,
-) -> Array:
-    """Scatter of gy[n, k, p, q] weight[k, c, r, s] to the input element that the tap read; the border is cut off."""
-    samples, filters, rows, columns = gy.shape
-    _, group_channels, kernel_height, kernel_width = weight.shape
-    top, bottom, left, right = padding
-    matrices = weight.reshape(groups, filters // groups, group_channels, kernel_height, kernel_width)
-    grouped = gy.reshape(samples, groups, filters // groups, rows * columns)
-    padded_extents = (height + top + bottom, width + left + right)
-    padded = np.zeros((samples, groups, group_channels, *padded_extents), gy.dtype)
-    for r in range(kernel_height):
-        for s in range(kernel_width):
-            part = np.swapaxes(matrices[..., r, s], -1, -2) @ grouped
-            target = padded[..., _tap(r * dilation[0], rows, stride[0]), _tap(s * dilation[1], columns, stride[1])]
-            target += part.reshape(samples, groups, group_channels, rows, columns)
-    gx = padded.reshape(samples, groups * group_channels, *padded_extents)
-    return gx[:, :, top : top + height, left : left + width].copy()
+def _conv(
+    x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None, /, *, stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], groups: int, activation: str | None = None,
+) -> Array:  # fmt: skip
+    """act(correlation + bias[k] + residual); the correlation is the sum over channels c and taps r of
 
-
-@np.errstate(all="ignore")
-def conv2d_weight_grad(
-    x: Array, gy: Array, /, *, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, groups: int
-) -> Array:
-    """gweight[k, c, r, s] = sum over n, p, q of gy[n, k, p, q] and the input element that the tap read."""
-    samples, channels, _, _ = x.shape
-    _, filters, rows, columns = gy.shape
+    x[n, c, p * stride - before + r * dilation] * weight[k, c, r].
+    """
+    samples, filters, kernel = x.shape[0], weight.shape[0], weight.shape[2:]
     source = _grouped_and_padded(x, padding, groups)
-    grouped = gy.reshape(samples, groups, filters // groups, rows * columns)
+    results = [
+        (n - d * (r - 1) - 1) // s + 1 for n, r, s, d in zip(source.shape[3:], kernel, stride, dilation, strict=True)
+    ]
+    matrices = weight.reshape(groups, filters // groups, *weight.shape[1:])
+    y = np.zeros((samples, groups, filters // groups, math.prod(results)), x.dtype)
+    for tap, read in _taps(kernel, results, stride, dilation):
+        y += matrices[(..., *tap)] @ source[read].reshape(samples, groups, source.shape[2], math.prod(results))
+    return _finished(y.reshape(samples, filters, *results), bias, residual, activation)
+
+
+def _scattered(
+    x: Array, weight: Array, extents: Sequence[int], stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int], groups: int,
+) -> Array:  # fmt: skip
+    """Adds x[n, k, p] weight[k, c, r] to element p * stride + r * dilation of the result's channel c, which has a
+    border that is cut off."""
+    samples, filters, results = x.shape[0], x.shape[1], x.shape[2:]
+    channels, kernel = weight.shape[1], weight.shape[2:]
+    matrices = weight.reshape(groups, filters // groups, channels, *kernel)
+    grouped = x.reshape(samples, groups, filters // groups, math.prod(results))
+    # with room for every tap, also those that the border cuts off
+    room = [
+        max(n + a + b, (p - 1) * s + d * (r - 1) + 1)
+        for n, (a, b), p, s, d, r in zip(extents, _sides(padding), results, stride, dilation, kernel, strict=True)
+    ]
+    whole = np.zeros((samples, groups, channels, *room), x.dtype)
+    for tap, read in _taps(kernel, results, stride, dilation):
+        part = np.swapaxes(matrices[(..., *tap)], -1, -2) @ grouped
+        whole[read] += part.reshape(samples, groups, channels, *results)
+    inside = tuple(slice(a, a + n) for n, (a, _) in zip(extents, _sides(padding), strict=True))
+    return whole.reshape(samples, groups * channels, *room)[(slice(None), slice(None), *inside)].copy()
+
+
+@np.errstate(all="ignore")
+def _transposed(
+    x: Array, weight: Array, bias: Array | None = None, /, *, stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int], groups: int, output_padding: Sequence[int], activation: str | None = None,
+) -> Array:  # fmt: skip
+    """Every element of x adds its multiple of the filters; ``output_padding`` are more results at the end."""
+    extents = [
+        (n - 1) * s - a - b + d * (r - 1) + more + 1
+        for n, r, s, (a, b), d, more in zip(
+            x.shape[2:], weight.shape[2:], stride, _sides(padding), dilation, output_padding, strict=True
+        )
+    ]
+    return _finished(_scattered(x, weight, extents, stride, padding, dilation, groups), bias, None, activation)
+
+
+@np.errstate(all="ignore")
+def _input_grad(
+    gy: Array, weight: Array, /, *, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+    groups: int, **sizes: int,
+) -> Array:  # fmt: skip
+    """Scatter of gy to the input elements that the taps read; ``sizes`` are the input's depth, height, width."""
+    extents = [sizes[name] for name in ("depth", "height", "width") if name in sizes]
+    return _scattered(gy, weight, extents, stride, padding, dilation, groups)
+
+
+@np.errstate(all="ignore")
+def _weight_grad(
+    x: Array, gy: Array, /, *, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int], groups: int,
+) -> Array:  # fmt: skip
+    """gweight[k, c, r] = sum over samples and results of gy[n, k, p] and the input element that the tap read."""
+    samples, channels = x.shape[:2]
+    filters, results = gy.shape[1], gy.shape[2:]
+    source = _grouped_and_padded(x, padding, groups)
+    grouped = gy.reshape(samples, groups, filters // groups, math.prod(results))
     gweight = np.zeros((groups, filters // groups, channels // groups, *kernel), x.dtype)
-    for r in range(kernel[0]):
-        for s in range(kernel[1]):
-            tap = source[..., _tap(r * dilation[0], rows, stride[0]), _tap(s * dilation[1], columns, stride[1])]
-            matrix = tap.reshape(samples, groups, channels // groups, rows * columns)
-            gweight[..., r, s] = np.sum(grouped @ np.swapaxes(matrix, -1, -2), axis=0)
+    for tap, read in _taps(kernel, results, stride, dilation):
+        matrix = source[read].reshape(samples, groups, channels // groups, math.prod(results))
+        gweight[(..., *tap)] = np.sum(grouped @ np.swapaxes(matrix, -1, -2), axis=0)
     return gweight.reshape(filters, channels // groups, *kernel)
+
+
+conv1d = conv2d = conv3d = _conv
+conv_transpose1d = conv_transpose2d = conv_transpose3d = _transposed
+conv1d_input_grad = conv2d_input_grad = conv3d_input_grad = _input_grad
+conv1d_weight_grad = conv2d_weight_grad = conv3d_weight_grad = _weight_grad
