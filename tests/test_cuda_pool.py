@@ -31,6 +31,29 @@ PIXELS: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
         {"height": 7, "width": 9, "kernel": (2, 2), "stride": (2, 2)},
     ),
     "scatter": ("max_pool2d_grad", {"N": 2, "C": 16, "P": 4, "Q": 5}, {"height": 7, "width": 9}),
+    "volumes, maximum": (
+        "max_pool3d", {"N": 2, "C": 16, "D": 3, "H": 4, "W": 5},
+        {"kernel": (2, 2, 3), "stride": (1, 2, 1), "padding": (1, 0, 1), "return_indices": True},
+    ),
+    "volumes, average": (
+        "avg_pool3d", {"N": 1, "C": 24, "D": 3, "H": 4, "W": 5}, {"kernel": (2, 1, 3), "stride": (1, 2, 1)},
+    ),
+    "volumes, average, gradient": (
+        "avg_pool_grad", {"N": 2, "C": 16, "P": (2, 3)},
+        {"size": (5, 7), "kernel": (2, 3), "stride": (2, 2), "padding": (0, 1), "dilation": (2, 1)},
+    ),
+    "adaptive": ("adaptive_avg_pool2d", {"N": 2, "C": 16, "H": 7, "W": 5}, {"output_size": (3, 4)}),
+    "adaptive, maximum": (
+        "adaptive_max_pool2d", {"N": 1, "C": 24, "H": 7, "W": 5}, {"output_size": (3, 2), "return_indices": True},
+    ),
+    "adaptive, gradient": ("adaptive_avg_pool_grad", {"N": 2, "C": 16, "P": (3, 4)}, {"size": (7, 5)}),
+    "norm": ("lp_pool2d", {"N": 2, "C": 16, "H": 7, "W": 9}, {**_THREE, "norm_type": 3.0}),
+    "norm, gradient": (
+        "lp_pool_grad", {"N": 2, "C": 16, "S": (7, 9), "P": (4, 5)}, {**_THREE, "dilation": (1, 1), "norm_type": 2.0},
+    ),
+    "drawn": ("stochastic_pool2d", {"N": 2, "C": 16, "H": 7, "W": 9}, {**_THREE, "return_indices": True}),
+    "expected": ("stochastic_pool2d", {"N": 1, "C": 24, "H": 7, "W": 9}, {**_THREE, "training": False}),
+    "unpool": ("max_unpool2d", {"N": 2, "C": 16, "P": 4, "Q": 5}, {"output_size": (8, 9)}),
     "gather": ("max_pool2d_gather", {"N": 2, "C": 16, "P": 4, "Q": 5, "H": 7, "W": 9}, {}),
     "nearest": ("interpolate", {"N": 2, "C": 16, "H": 3, "W": 5}, {"size": (7, 10), "scale": (3 / 7, 0.5)}),
     "nearest, gradient": (
@@ -109,6 +132,27 @@ def test_scatter(kind: str, layout: Any, dtype: str) -> None:
         module = floor("_emulated_check" if schedule.seed == 2 else "_emulated")
         with scheduled(module, schedule, schedule.seed == 2):
             found = run_on(module, operator, case, {n: layout(x) for n, x in operands.items()})
+        assert harness.same_bits(found, wanted), f"{differences(operator, found, wanted)}, {schedule}"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["max_unpool2d", "max_unpool_grad"])
+@pytest.mark.parametrize("kind", ["anywhere", "one element", "few elements", "outside"])
+def test_unpool(kind: str, name: str, dtype: str) -> None:
+    """Several bands of 512 elements and runs of 128 windows; the last window that chose an element has it."""
+    operator = OPERATORS[name]
+    if name == "max_unpool2d":
+        case = Case(kind, {"N": 2, "C": 3, "P": 13, "Q": 23}, {"output_size": (31, 37)})
+    else:
+        case = Case(kind, {"N": 2, "C": 3, "S": (31, 37), "P": (13, 23)})
+    operands = case_operands(operator.contract, case, dtype)
+    indices = scattered(kind, (13, 23), 31 * 37, 3)
+    inside = {**operands, "indices": np.where((indices < 0) | (indices >= 31 * 37), -1, indices)}
+    wanted = run(operator, case, inside)
+    for schedule in SCHEDULES:
+        module = floor("_emulated_check" if schedule.seed == 2 else "_emulated")
+        with scheduled(module, schedule, schedule.seed == 2):
+            found = run_on(module, operator, case, {**operands, "indices": indices})
         assert harness.same_bits(found, wanted), f"{differences(operator, found, wanted)}, {schedule}"
 
 

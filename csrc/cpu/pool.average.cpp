@@ -1,6 +1,6 @@
 #include "../ops/pool.h"
 
-#include "pool.lines.h"
+#include "pool.kernels.h"
 
 namespace mmk::cpu::MMK_ISA {
 namespace {
@@ -269,7 +269,11 @@ template <class T> struct AverageGradChannels {
 
 } // namespace
 
+void avg_pool2d_of_any_windows(const AvgPool2d& op, Context& context); // pool.volumes.cpp
+
 void avg_pool2d(const AvgPool2d& op, Context& context) {
+    for (int i = 0; i < 2; ++i)
+        if (op.dilation[i] != 1 || op.padding_after[i] != op.padding[i]) return avg_pool2d_of_any_windows(op, context);
     visit_float(op.y.dtype, [&](auto zero) {
         using T = decltype(zero);
         const Windows w = windows_of(op, op.x, op.y);
@@ -282,6 +286,13 @@ void avg_pool2d(const AvgPool2d& op, Context& context) {
             parallel_ranges(context, op.x.extent[0] * w.rows.outputs, rows_per_task(w, w.channels),
                             [&](int64_t begin, int64_t end, int) { kernel.run(begin, end); });
             return;
+        }
+        if (op.y.size(2, 4) == 1 && w.rows.padding == 0 && w.columns.padding == 0 && w.rows.kernel >= w.rows.extent &&
+            w.columns.kernel >= w.columns.extent && op.x.contiguous() && op.y.contiguous()) {
+            context.chose("whole planes", "one window of contiguous planes");
+            const T divisor = w.divisor<T>(w.counted(w.rows, 0), w.counted(w.columns, 0));
+            return mean_of_planes(context, static_cast<const T*>(op.x.data), static_cast<T*>(op.y.data), w.planes,
+                                  op.x.size(2, 4), divisor);
         }
         context.chose("rows", "x is not channels-last");
         using Rows = AverageRows<T>;

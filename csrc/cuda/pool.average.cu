@@ -235,7 +235,11 @@ template <class T, int V> void launch_gradient(const AvgPool2dGrad& op, Context&
 
 } // namespace
 
+void avg_pool2d_of_any_windows(const AvgPool2d& op, Context& context); // pool.volumes.cu
+
 void avg_pool2d(const AvgPool2d& op, Context& context) {
+    for (int i = 0; i < 2; ++i)
+        if (op.dilation[i] != 1 || op.padding_after[i] != op.padding[i]) return avg_pool2d_of_any_windows(op, context);
     visit_storage(op.y.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
         constexpr int V = wide_pack<T>;

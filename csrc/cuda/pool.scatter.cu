@@ -1,35 +1,16 @@
 // The gradient of maximum pooling and its transpose.
 #include "../ops/pool.h"
 
-#include "pool.windows.cuh"
+#include "pool.chosen.cuh"
 
 namespace mmk::cuda {
 namespace {
 
-// A warp owns a band of gx, in shared memory, and adds the windows that chose from it in their order. So that it need
-// not read all windows, it is told the lowest and the highest index of every 128 of them: those of a pooling lie within
-// a few lines, and the bands together read them about twice. Of 32 windows that are read at once each element takes the
-// first, then the next: the rounds are as many as windows of the 32 that chose one element.
-constexpr int scatter_warps = 4, band = 512, run = 128;
-
-struct Range {
-    int64_t low, high;
-};
-template <class T> struct Scatter {
-    const T* gy;
-    const int64_t* indices;
-    Range* ranges; // [planes][runs]
-    T* gx;
-    int64_t planes, windows, size;
-    Divisor runs, bands; // of a plane
-    int64_t count_of_runs, count_of_bands;
-};
-
-template <class T> __global__ void __launch_bounds__(32 * scatter_warps) find_ranges(Scatter<T> s) {
+__global__ void __launch_bounds__(32 * band_warps) find_ranges(Chosen s) {
     const int lane = int(threadIdx.x) % 32;
     const int64_t tasks = s.planes * s.count_of_runs;
-    for (int64_t task = int64_t(blockIdx.x) * scatter_warps + threadIdx.x / 32; task < tasks;
-         task += int64_t(gridDim.x) * scatter_warps) {
+    for (int64_t task = int64_t(blockIdx.x) * band_warps + threadIdx.x / 32; task < tasks;
+         task += int64_t(gridDim.x) * band_warps) {
         int64_t plane = task;
         const int64_t first = s.runs.take(plane) * run;
         Range range{s.size, -1};
@@ -46,7 +27,8 @@ template <class T> __global__ void __launch_bounds__(32 * scatter_warps) find_ra
     }
 }
 
-// One warp adds 32 windows: `at` is the place in the band, -1 if the window did not choose from it.
+// One warp adds 32 windows: `at` is the place in the band, -1 if the window did not choose from it. Each element takes
+// the first of them, then the next: the rounds are as many as windows of the 32 that chose one element.
 template <class C> __device__ inline void add_windows(C* sums, int* claims, int at, C gradient) {
     const int lane = int(threadIdx.x) % 32;
     while (__any_sync(0xffffffffu, at >= 0)) {
@@ -63,26 +45,22 @@ template <class C> __device__ inline void add_windows(C* sums, int* claims, int 
     }
 }
 
-template <class T> __global__ void __launch_bounds__(32 * scatter_warps, 8) scatter_windows(Scatter<T> s) {
+template <class T> __global__ void __launch_bounds__(32 * band_warps, 8) scatter_windows(Chosen s, const T* gy, T* gx) {
     using C = Compute<T>;
-    SHARED(C, all_sums, [scatter_warps][band]);
-    SHARED(int, all_claims, [scatter_warps][band]); // the lane that may add to an element; 32: none
+    SHARED(C, all_sums, [band_warps][band]);
+    SHARED(int, all_claims, [band_warps][band]); // the lane that may add to an element; 32: none
     const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
     C* const sums = all_sums[warp];
     int* const claims = all_claims[warp];
     const int64_t tasks = s.planes * s.count_of_bands;
-    for (int64_t task = int64_t(blockIdx.x) * scatter_warps + warp; task < tasks;
-         task += int64_t(gridDim.x) * scatter_warps) {
+    for (int64_t task = int64_t(blockIdx.x) * band_warps + warp; task < tasks;
+         task += int64_t(gridDim.x) * band_warps) {
         int64_t plane = task;
         const int64_t low = s.bands.take(plane) * band, count = smaller(band, s.size - low);
         for (int i = lane; i < band; i += 32) sums[i] = C(0), claims[i] = 32;
         __syncwarp();
         for (int64_t group = 0; group < s.count_of_runs; group += 32) {
-            bool meets = false;
-            if (group + lane < s.count_of_runs) {
-                const Range range = s.ranges[plane * s.count_of_runs + group + lane];
-                meets = range.high >= low && range.low < low + count;
-            }
+            const bool meets = meets_band(s, plane, group + lane, low, count);
             for (unsigned left = __ballot_sync(0xffffffffu, meets); left; left &= left - 1) {
                 const int64_t first = (group + __ffs(int(left)) - 1) * run;
                 int at[run / 32];
@@ -94,14 +72,14 @@ template <class T> __global__ void __launch_bounds__(32 * scatter_warps, 8) scat
                     if (window >= s.windows) continue;
                     const int64_t place = s.indices[plane * s.windows + window] - low;
                     if (uint64_t(place) >= uint64_t(count)) continue;
-                    at[k] = int(place), gradient[k] = widen(s.gy[plane * s.windows + window]);
+                    at[k] = int(place), gradient[k] = widen(gy[plane * s.windows + window]);
                 }
 #pragma unroll
                 for (int k = 0; k < run / 32; ++k) add_windows(sums, claims, at[k], gradient[k]);
             }
         }
         __syncwarp();
-        for (int i = lane; i < count; i += 32) s.gx[plane * s.size + low + i] = narrow<T>(sums[i]);
+        for (int i = lane; i < count; i += 32) gx[plane * s.size + low + i] = narrow<T>(sums[i]);
         __syncwarp();
     }
 }
@@ -127,6 +105,21 @@ template <class T> __global__ void __launch_bounds__(place_threads) gather_windo
 
 } // namespace
 
+Chosen find_chosen(Context& context, const int64_t* indices, int64_t planes, int64_t windows, int64_t size) {
+    const int64_t runs = ceil_div(windows, run), bands = ceil_div(size, band);
+    const Chosen s{indices,
+                   context.scratch<Range>(planes * runs),
+                   planes,
+                   windows,
+                   size,
+                   Divisor(larger(runs, 1)),
+                   Divisor(larger(bands, 1)),
+                   runs,
+                   bands};
+    if (runs) MMK_LAUNCH(context, find_ranges, grid_of(ceil_div(planes * runs, band_warps)), 32 * band_warps, 0, s);
+    return s;
+}
+
 void max_pool2d_grad(const MaxPool2dGrad& op, Context& context) {
     visit_storage(op.gx.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
@@ -134,23 +127,8 @@ void max_pool2d_grad(const MaxPool2dGrad& op, Context& context) {
         const Dense<T> gy(context, op.gy);
         const Dense<int64_t> indices(context, op.indices);
         DenseOut<T> gx(context, op.gx);
-        const int64_t runs = ceil_div(windows, run), bands = ceil_div(size, band);
-        Scatter<T> s{gy,
-                     indices,
-                     context.scratch<Range>(planes * runs),
-                     gx,
-                     planes,
-                     windows,
-                     size,
-                     Divisor(larger(runs, 1)),
-                     Divisor(bands),
-                     runs,
-                     bands};
-        if (runs)
-            MMK_LAUNCH(context, (find_ranges<T>), grid_of(ceil_div(planes * runs, scatter_warps)), 32 * scatter_warps,
-                       0, s);
-        MMK_LAUNCH(context, (scatter_windows<T>), grid_of(ceil_div(planes * bands, scatter_warps)), 32 * scatter_warps,
-                   0, s);
+        const Chosen s = find_chosen(context, indices, planes, windows, size);
+        MMK_LAUNCH(context, (scatter_windows<T>), grid_of_bands(s), 32 * band_warps, 0, s, gy.get(), gx.get());
         gx.finish();
     });
 }

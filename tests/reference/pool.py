@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .pool_volumes import *  # noqa: F403
+from .pool_volumes import maxima, means, regular_windows
+
 Array = NDArray[Any]
 Pair = tuple[int, int]
 
@@ -30,12 +33,16 @@ def max_pool2d(
     dilation: Pair,
     ceil_mode: bool,
     return_indices: bool,
+    padding_end: tuple[int, ...] = (),
 ) -> Array | tuple[Array, Array]:
     """Maximum of each window, and its int64 index h * W + w inside the plane.
 
     The first maximum in scan order wins, the first NaN wins over everything, and padding takes no part: a window of
     -inf alone gives its first element. A dilated window that touches no element at all gives -inf and index -1.
     """
+    if padding_end:
+        axes = regular_windows(x.shape[2:], kernel, stride, padding, dilation, ceil_mode, padding_end)
+        return maxima(x, axes, return_indices)  # type: ignore[no-any-return]
     samples, channels, height, width = x.shape
     rows = _output_extent(height, kernel[0], stride[0], padding[0], dilation[0], ceil_mode)
     columns = _output_extent(width, kernel[1], stride[1], padding[1], dilation[1], ceil_mode)
@@ -125,8 +132,15 @@ def avg_pool2d(
     ceil_mode: bool,
     count_include_pad: bool,
     divisor_override: int,
+    dilation: Pair = (1, 1),
+    padding_end: tuple[int, ...] = (),
 ) -> Array:
     """Sum of what each window sees, divided by divisor_override, or if 0 by the size with or without the padding."""
+    if padding_end or dilation != (1, 1):
+        axes = regular_windows(
+            x.shape[2:], kernel, stride, padding, dilation, ceil_mode, padding_end, count_include_pad
+        )
+        return means(x, axes, divisor_override)
     height, width = x.shape[2:]
     extents, windows = _average_windows(
         height, width, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override

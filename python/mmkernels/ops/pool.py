@@ -2,112 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out, Require
-from ..errors import ContractTypeError
+from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
 from ..operator import Operator
+from .pool_adaptive import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+)  # fmt: skip
+from .pool_lp import lp_pool1d, lp_pool2d, lp_pool3d
+from .pool_stochastic import stochastic_pool1d, stochastic_pool2d, stochastic_pool3d
+from .pool_unpool import max_unpool1d, max_unpool2d, max_unpool3d
+from .pool_volumes import avg_pool1d, avg_pool3d, max_pool1d, max_pool3d
+from .pool_windows import (
+    CEIL,
+    COUNT,
+    DIVISOR,
+    END,
+    GEOMETRY,
+    counted,
+    fits,
+    limits,
+    plain_windows,
+    plane,
+    windowed,
+    windows,
+    windows_of,
+)  # fmt: skip
 
-__all__ = ["avg_pool2d", "max_pool2d"]
+__all__ = [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d", "lp_pool2d", "lp_pool3d",
+    "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d", "max_unpool3d", "stochastic_pool1d",
+    "stochastic_pool2d", "stochastic_pool3d",
+]  # fmt: skip
 
-
-def _windows(extent: str, axis: int, dilation: str) -> dict[str, str]:
-    """Windows along an axis. With ceil_mode a last, overhanging one counts if it starts inside or in the padding."""
-    i, count = f"[{axis}]", "PQ"[axis]
-    span = f"{extent} + 2 * padding{i} - {dilation} * (kernel{i} - 1) - 1"
-    all_of_them = f"({span} + (stride{i} - 1 if ceil_mode else 0)) // stride{i} + 1"
-    return {
-        f"{count}_all": all_of_them,
-        f"{count}_windows": (
-            f"{count}_all - 1 if ceil_mode and ({count}_all - 1) * stride{i} >= {extent} + padding{i} else {count}_all"
-        ),
-    }
-
-
-def _positive(name: str, broken: tuple[int, int]) -> Require:
-    return Require(
-        f"min({name}) >= 1 and max({name}) < 2147483648",
-        f"{name} is {{{name}}}; expected numbers from 1 to 2147483647",
-        {name: broken},
-    )
-
-
-_GEOMETRY = (
-    _positive("kernel", (0, 3)),
-    _positive("stride", (2, 0)),
-    Require("min(padding) >= 0", "padding is {padding}; expected numbers of at least 0", {"padding": (0, -1)}),
-    Require(
-        "2 * padding[0] <= kernel[0] and 2 * padding[1] <= kernel[1]",
-        "padding is {padding}; expected at most half of kernel = {kernel}",
-        {"padding": (1, 2)},
-    ),
-)
-_DILATION = _positive("dilation", (1, 0))
-_KERNEL, _STRIDE = Attr("kernel", "ints", length=2), Attr("stride", "ints", length=2)
-_PADDING = Attr("padding", "ints", (0, 0), length=2, doc="on both sides of (height, width)")
-_CEIL = Attr("ceil_mode", "bool", False, doc="a last window may overhang if it starts inside or in the padding")
-_COUNT = Attr("count_include_pad", "bool", True, doc="padding, but never what overhangs it, counts in the divisor")
-_DIVISOR = Attr("divisor_override", "int", 0, doc="the divisor; 0: the number of elements")
-_HEIGHT, _WIDTH = Attr("height", "int", doc="of gx"), Attr("width", "int", doc="of gx")
-_PLANE = (
-    Require("height >= 0", "height is {height}; expected at least 0", {"height": -1}),
-    Require("width >= 0", "width is {width}; expected at least 0", {"width": -1}),
-)
+_GEOMETRY = windows_of(2)
+_KERNEL, _STRIDE, _PADDING, _DILATION = (_GEOMETRY[n] for n in ("kernel", "stride", "padding", "dilation"))
+_PLANE, _IN_PLANE = plane(("height", "width"), "gx")
 
 
-def _fits(extents: str, broken: Mapping[str, Any]) -> Require:
-    return Require(
-        f"min(P_windows, Q_windows) >= 1 or min({extents}) == 0",
-        "there would be {P_windows} x {Q_windows} windows of kernel = {kernel}; expected at least one: "
-        "the padded input is too small",
-        broken,
-    )
-
-
-def _attributes(
-    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int] = (0, 0), **more: Any
-) -> dict[str, Any]:
-    return {"kernel": kernel, "stride": stride, "padding": padding, **more}
-
-
-_MAX = "kernel=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode"
 MAX_POOL2D = Contract(
     "max_pool2d", "The first maximum, or the first NaN, of each window; on request, where it was.",
     inputs=(Arg("x", "N C H W"),),
     attributes=(
-        _KERNEL, _STRIDE, _PADDING, Attr("dilation", "ints", (1, 1), length=2), _CEIL,
-        Attr("return_indices", "bool", False),
+        _KERNEL, _STRIDE, _PADDING, _DILATION, CEIL, Attr("return_indices", "bool", False), END,
     ),
-    lets={
-        **_windows("H", 0, "dilation[0]"), **_windows("W", 1, "dilation[1]"),
-        "P": "P_windows", "Q": "Q_windows",
-    },
-    requires=(*_GEOMETRY, _DILATION, _fits("H, W", {"kernel": (2, 20)})),
+    lets=windows(2),
+    requires=(*limits(2), fits(2)),
     outputs=(
         Out("y", "N C P Q"),
         Out("indices", "N C P Q", "int64", when="return_indices", doc="h * W + w inside the plane; -1: no element"),
     ),
     free=("N", "C"), layout="x", flops="N * C * P * Q * prod(kernel)", bound=Bound("exact"),
     vjp={"x": "max_pool2d_grad(gy, indices, height=H, width=W)"},
-    composition=f"max_pool2d(x, {_MAX}, return_indices=True)[0]", composed_when="not return_indices",
+    composition=f"max_pool2d(x, {GEOMETRY}, return_indices=True)[0]", composed_when="not return_indices",
     cases=(
-        Case("3x3 stride 2", {"N": 2, "C": 3, "H": 11, "W": 14}, _attributes((3, 3), (2, 2), (1, 1))),
-        Case("2x2 with indices", {"N": 1, "C": 20, "H": 6, "W": 37}, _attributes((2, 2), (2, 2), return_indices=True)),
+        Case("3x3 stride 2", {"N": 2, "C": 3, "H": 11, "W": 14}, windowed((3, 3), (2, 2), (1, 1))),
+        Case("2x2 with indices", {"N": 1, "C": 20, "H": 6, "W": 37}, windowed((2, 2), (2, 2), return_indices=True)),
         Case(
             "ceil, dilation, indices", {"N": 2, "C": 17, "H": 9, "W": 12},
-            _attributes((3, 2), (2, 3), (1, 1), dilation=(1, 2), ceil_mode=True, return_indices=True),
+            windowed((3, 2), (2, 3), (1, 1), dilation=(1, 2), ceil_mode=True, return_indices=True),
         ),
-        Case("stride 1", {"N": 1, "C": 2, "H": 7, "W": 40}, _attributes((3, 5), (1, 1), (1, 2))),
-        Case("global", {"N": 3, "C": 5, "H": 4, "W": 4}, _attributes((4, 4), (4, 4))),
-        Case("no samples", {"N": 0, "C": 3, "H": 4, "W": 4}, _attributes((2, 2), (2, 2))),
-        Case("no plane", {"N": 1, "C": 2, "H": 0, "W": 3}, _attributes((2, 2), (2, 2), (1, 1), return_indices=True)),
-        Case("ResNet-50 stem", {"N": 1, "C": 64, "H": 112, "W": 112}, _attributes((3, 3), (2, 2), (1, 1)), bench=True),
+        Case("stride 1", {"N": 1, "C": 2, "H": 7, "W": 40}, windowed((3, 5), (1, 1), (1, 2))),
+        Case("global", {"N": 3, "C": 5, "H": 4, "W": 4}, windowed((4, 4), (4, 4))),
+        Case(
+            "other padding behind", {"N": 1, "C": 3, "H": 6, "W": 19},
+            windowed((3, 3), (2, 1), (2, 0), padding_end=(0, 2), return_indices=True),
+        ),
+        Case("no samples", {"N": 0, "C": 3, "H": 4, "W": 4}, windowed((2, 2), (2, 2))),
+        Case("no plane", {"N": 1, "C": 2, "H": 0, "W": 3}, windowed((2, 2), (2, 2), (1, 1), return_indices=True)),
+        Case("ResNet-50 stem", {"N": 1, "C": 64, "H": 112, "W": 112}, windowed((3, 3), (2, 2), (1, 1)), bench=True),
         Case(
             "ResNet-50 stem, indices", {"N": 1, "C": 64, "H": 112, "W": 112},
-            _attributes((3, 3), (2, 2), (1, 1), return_indices=True), bench=True,
+            windowed((3, 3), (2, 2), (1, 1), return_indices=True), bench=True,
         ),
-        Case("VGG-16", {"N": 1, "C": 64, "H": 224, "W": 224}, _attributes((2, 2), (2, 2)), bench=True),
+        Case("VGG-16", {"N": 1, "C": 64, "H": 224, "W": 224}, windowed((2, 2), (2, 2)), bench=True),
     ),
     source="LeCun et al., Proc. IEEE 86 (1998); Boureau et al., ICML 2010; ceil_mode and indices as in torch.nn",
 )  # fmt: skip
@@ -125,8 +100,8 @@ MAX_POOL2D_GRAD = Contract(
         Arg("gy", "N C P Q"),
         Arg("indices", "N C P Q", "int64", values=("-1", "height * width"), doc="as max_pool2d returns them"),
     ),
-    attributes=(_HEIGHT, _WIDTH),
-    requires=_PLANE,
+    attributes=_PLANE,
+    requires=_IN_PLANE,
     outputs=(Out("gx", "N C height width"),),
     free=("N", "C"), layout="gy", flops="N * C * P * Q", bound=Bound("chain", depth="P * Q"),
     vjp={"gy": "max_pool2d_gather(ggx, indices)", "indices": "None"},
@@ -149,39 +124,47 @@ MAX_POOL2D_GATHER = Contract(
 
 _AVG = "kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode"
 _AVG_DIVISOR = "count_include_pad=count_include_pad, divisor_override=divisor_override"
+_AVG_MORE = "dilation=dilation, padding_end=padding_end"
 _AVG_CASES: tuple[tuple[str, dict[str, int], tuple[int, int], tuple[int, int], dict[str, Any]], ...] = (
-    ("2x2", {"N": 2, "C": 3}, (11, 14), (5, 7), _attributes((2, 2), (2, 2))),
-    ("3x3 padded", {"N": 1, "C": 19}, (7, 37), (7, 37), _attributes((3, 3), (1, 1), (1, 1), count_include_pad=False)),
-    ("overhang", {"N": 2, "C": 17}, (9, 12), (5, 5), _attributes((3, 4), (2, 3), (1, 2), ceil_mode=True)),
-    ("divisor", {"N": 1, "C": 2}, (6, 40), (3, 18), _attributes((2, 5), (2, 2), divisor_override=-3)),
-    ("gaps", {"N": 1, "C": 2}, (10, 11), (3, 3), _attributes((2, 1), (4, 5))),
-    ("global", {"N": 3, "C": 5}, (7, 7), (1, 1), _attributes((7, 7), (7, 7))),
-    ("no samples", {"N": 0, "C": 3}, (4, 4), (2, 2), _attributes((2, 2), (2, 2))),
-    ("no plane", {"N": 1, "C": 2}, (3, 0), (2, 1), _attributes((2, 2), (2, 2), (1, 1), count_include_pad=False)),
+    ("2x2", {"N": 2, "C": 3}, (11, 14), (5, 7), windowed((2, 2), (2, 2))),
+    ("3x3 padded", {"N": 1, "C": 19}, (7, 37), (7, 37), windowed((3, 3), (1, 1), (1, 1), count_include_pad=False)),
+    ("overhang", {"N": 2, "C": 17}, (9, 12), (5, 5), windowed((3, 4), (2, 3), (1, 2), ceil_mode=True)),
+    ("divisor", {"N": 1, "C": 2}, (6, 40), (3, 18), windowed((2, 5), (2, 2), divisor_override=-3)),
+    ("gaps", {"N": 1, "C": 2}, (10, 11), (3, 3), windowed((2, 1), (4, 5))),
+    ("global", {"N": 3, "C": 5}, (7, 7), (1, 1), windowed((7, 7), (7, 7))),
+    ("no samples", {"N": 0, "C": 3}, (4, 4), (2, 2), windowed((2, 2), (2, 2))),
+    ("no plane", {"N": 1, "C": 2}, (3, 0), (2, 1), windowed((2, 2), (2, 2), (1, 1), count_include_pad=False)),
 )
 AVG_POOL2D = Contract(
     "avg_pool2d", "The mean of each window.",
     inputs=(Arg("x", "N C H W"),),
-    attributes=(_KERNEL, _STRIDE, _PADDING, _CEIL, _COUNT, _DIVISOR),
-    lets={**_windows("H", 0, "1"), **_windows("W", 1, "1"), "P": "P_windows", "Q": "Q_windows"},
-    requires=(*_GEOMETRY, _fits("H, W", {"kernel": (2, 20)})),
+    attributes=(_KERNEL, _STRIDE, _PADDING, CEIL, COUNT, DIVISOR, _DILATION, END),
+    lets=windows(2), requires=(*limits(2), fits(2)),
     outputs=(Out("y", "N C P Q"),),
     free=("N", "C"), layout="x", flops="N * C * P * Q * prod(kernel)", bound=Bound("chain", depth="prod(kernel)"),
-    vjp={"x": f"avg_pool2d_grad(gy, height=H, width=W, {_AVG}, {_AVG_DIVISOR})"},
+    vjp={
+        "x": f"avg_pool2d_grad(gy, height=H, width=W, {_AVG}, {_AVG_DIVISOR}) "
+        "if dilation == (1, 1) and padding_end == () "
+        f"else avg_pool_grad(gy, size=(H, W), {_AVG}, {_AVG_DIVISOR}, {_AVG_MORE})"
+    },
     cases=(
         *(Case(name, {**e, "H": h, "W": w}, a) for name, e, (h, w), _, a in _AVG_CASES),
-        Case("2x2 of 56", {"N": 1, "C": 256, "H": 56, "W": 56}, _attributes((2, 2), (2, 2)), bench=True),
-        Case("3x3 of 35", {"N": 1, "C": 288, "H": 35, "W": 35}, _attributes((3, 3), (1, 1), (1, 1)), bench=True),
+        Case(
+            "dilation, other padding behind", {"N": 1, "C": 17, "H": 8, "W": 11},
+            windowed((3, 2), (2, 1), (4, 0), dilation=(2, 3), padding_end=(1, 3), ceil_mode=True),
+        ),
+        Case("2x2 of 56", {"N": 1, "C": 256, "H": 56, "W": 56}, windowed((2, 2), (2, 2)), bench=True),
+        Case("3x3 of 35", {"N": 1, "C": 288, "H": 35, "W": 35}, windowed((3, 3), (1, 1), (1, 1)), bench=True),
     ),
     source="LeCun et al., Proc. IEEE 86 (1998), II.B; divisors as in torch.nn.AvgPool2d",
 )  # fmt: skip
 AVG_POOL2D_GRAD = Contract(
     "avg_pool2d_grad", "Each window's gradient, shared among what it saw.",
     inputs=(Arg("gy", "N C P Q"),),
-    attributes=(_HEIGHT, _WIDTH, _KERNEL, _STRIDE, _PADDING, _CEIL, _COUNT, _DIVISOR),
-    lets={**_windows("height", 0, "1"), **_windows("width", 1, "1")},
+    attributes=(*_PLANE, _KERNEL, _STRIDE, _PADDING, CEIL, COUNT, DIVISOR),
+    lets=counted(("height", "width"), "PQ", "padding", ""),
     requires=(
-        *_PLANE, *_GEOMETRY,
+        *_IN_PLANE, *limits(2, plain=True),
         Require(
             "P == P_windows and Q == Q_windows",
             "gy has {P} x {Q} windows; expected {P_windows} x {Q_windows}",
@@ -199,43 +182,22 @@ AVG_POOL2D_GRAD = Contract(
         ),
         Case(
             "2x2 of 56", {"N": 1, "C": 256, "P": 28, "Q": 28},
-            {"height": 56, "width": 56, **_attributes((2, 2), (2, 2))}, bench=True,
+            {"height": 56, "width": 56, **windowed((2, 2), (2, 2))}, bench=True,
         ),
     ),
 )  # fmt: skip
 
 
-def _pair(name: str, value: Any) -> Any:
-    """One number for both axes; a sequence of one is one number too, as in torch."""
-    if isinstance(value, Sequence) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, Sequence):
-        return tuple(value)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ContractTypeError(f"{name} is {value!r}; expected an integer, or one for each axis")
-    return (value, value)
-
-
-def _geometry(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[str, Any]:
-    kernel = _pair("kernel_size", raw["kernel"])
-    stride = kernel if raw["stride"] is None else _pair("stride", raw["stride"])
-    plain = {**raw, "kernel": kernel, "stride": stride, "padding": _pair("padding", raw["padding"])}
-    if "dilation" in raw:
-        plain["dilation"] = _pair("dilation", raw["dilation"])
-    if "divisor_override" in raw and raw["divisor_override"] is None:
-        plain["divisor_override"] = 0
-    return plain
-
-
-_max_pool2d, _avg_pool2d, _avg_pool2d_grad = (Operator(c, _geometry) for c in (MAX_POOL2D, AVG_POOL2D, AVG_POOL2D_GRAD))
-_max_pool2d_grad, _max_pool2d_gather = map(Operator, (MAX_POOL2D_GRAD, MAX_POOL2D_GATHER))
+_max_pool2d, _avg_pool2d = (Operator(c, plain_windows(2)) for c in (MAX_POOL2D, AVG_POOL2D))
+for _contract in (AVG_POOL2D_GRAD, MAX_POOL2D_GRAD, MAX_POOL2D_GATHER):
+    Operator(_contract)
 
 
 def max_pool2d(
     x: Any,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
+    padding: int | Sequence[int] | Sequence[tuple[int, int]] = 0,
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -250,6 +212,8 @@ def max_pool2d(
     in scan order wins, and the first NaN wins over everything. With ``return_indices`` the result is (y, indices):
     int64, h * W + w inside the plane, -1 for a dilated window that meets no element (y is -inf there).
 
+    ``padding`` may also be pairs, ((top, bottom), (left, right)); each may then be all that a window spans but one.
+
     Raises ContractError if padding is more than half of kernel_size, a number is out of range, or no window fits;
     ContractTypeError for other dtypes. Gradients of any order. Stable.
 
@@ -261,23 +225,24 @@ def max_pool2d(
     >>> y[0, 0].tolist(), indices[0, 0].tolist()
     ([[5.0, 7.0], [13.0, 15.0]], [[5, 7], [13, 15]])
     """
-    return _max_pool2d.call(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, out)
+    return _max_pool2d.call(x, kernel_size, stride, padding, dilation, ceil_mode, return_indices, (), out)
 
 
 def avg_pool2d(
     x: Any,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
+    padding: int | Sequence[int] | Sequence[tuple[int, int]] = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
     *,
+    dilation: int | Sequence[int] = 1,
     out: Any = None,
 ) -> Any:
     """The mean of each window: (N, C, H, W) to (N, C, P, Q), float32 or float64.
 
-    Windows are max_pool2d's without dilation. The row-major sum of what a window sees is divided by its size, padding
+    Windows are max_pool2d's. The row-major sum of what a window sees is divided by its size, padding
     included; what overhangs the padding in ``ceil_mode`` does not count. ``count_include_pad=False`` counts elements
     alone; ``divisor_override`` replaces the divisor.
 
@@ -292,4 +257,7 @@ def avg_pool2d(
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """
-    return _avg_pool2d.call(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, out)
+    divisor = 0 if divisor_override is None else divisor_override
+    return _avg_pool2d.call(
+        x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor, dilation, (), out
+    )  # fmt: skip
