@@ -20,10 +20,11 @@ from mmkernels import _core, autograd
 from mmkernels.contract import Case
 from mmkernels.operator import OPERATORS
 from mmkernels.ops.attention import attention
-from mmkernels.verify import instruction_set
+from mmkernels.verify import instruction_set, run
 
 Array = NDArray[Any]
 ATTENTION, GRAD, BIAS_GRAD = (OPERATORS[n] for n in ("attention", "attention_grad", "attention_bias_grad"))
+TABLE_GRAD, SINK_GRAD = OPERATORS["attention_table_grad"], OPERATORS["attention_sink_grad"]
 
 
 def normal(*shape: int, seed: int = 0, dtype: str = "float32") -> Array:
@@ -55,27 +56,35 @@ def threads(n: int) -> Iterator[None]:
 
 
 def check(
-    q: Array, k: Array, v: Array, mask: Any = None, bias: Any = None, *, causal: int = 0, scale: float | None = None
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Any = None,
+    bias: Any = None,
+    *,
+    sink: Any = None,
+    causal: int = 0,
+    scale: float | None = None,
+    window: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    **options: Any,
 ) -> tuple[Array, Array]:
     """Forward and gradients of this call, within the contracts' bounds of the reference."""
-    extents = {
-        "B": q.shape[0], "H": q.shape[1], "Hkv": k.shape[1], "Sq": q.shape[2], "Sk": k.shape[2], "D": q.shape[3],
-        "Dv": v.shape[3],
-    }  # fmt: skip
-    scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
-    given = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias}
-    shapes = {n: x.shape for n, x in given.items() if n in ("mask", "bias") and x is not None}
-    case = Case("given", {**extents, **shapes}, {"causal": causal, "scale": scale}, tuple(shapes))
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    attributes = {"causal": causal, "scale": scale, "window": window, "softcap": softcap}
+    given = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "sink": sink, **options}
     found = {n: x for n, x in given.items() if x is not None}
+    case = Case("given", {}, attributes, tuple(found))
     dtype = str(q.dtype)
     harness.check_against_reference(ATTENTION, case, found, dtype)
-    y, lse = ATTENTION(q, k, v, mask, bias, causal=causal, scale=scale)
+    y, lse = run(ATTENTION, case, found)
     gy, glse = normal(*y.shape, seed=7, dtype=dtype), normal(*lse.shape, seed=8, dtype=dtype)
-    backward = Case("given", case.extents, case.attributes, (*shapes, "glse"))
-    for operator in (GRAD, BIAS_GRAD):
-        harness.check_against_reference(
-            operator, backward, {**found, "y": y, "lse": lse, "gy": gy, "glse": glse}, dtype
-        )
+    found |= {"y": y, "lse": lse, "gy": gy, "glse": glse}
+    backward = Case("given", {}, attributes, tuple(found))
+    for operator in (GRAD, BIAS_GRAD, *([TABLE_GRAD] if "table" in found else [])):
+        harness.check_against_reference(operator, backward, found, dtype)
+    if sink is not None:
+        harness.check_against_reference(SINK_GRAD, Case("given", {}, {}, ("glse",)), found, dtype)
     return y, lse
 
 
@@ -396,10 +405,18 @@ def test_results_and_out() -> None:
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"window": (3, 0)}, r"attention: window is \(3, 0\); expected None in this version"),
-        ({"softcap": 30.0}, r"attention: softcap is 30.0; expected None in this version"),
+        ({"window": (3, -2)}, r"attention: window is \(3, -2\); expected two lengths, -1 if open"),
+        ({"window": 3}, r"attention: window is 3; expected 2 numbers"),
+        ({"softcap": -30.0}, r"attention: softcap is -30.0; expected 0 or more"),
+        (
+            {"offset": 1, "causal": "bottom-right"},
+            r"attention: causal is 2, bottom-right; expected 0 or 1 beside offset",
+        ),
+        ({"key_lengths": np.array([6])}, r"attention: key_lengths.flat\[0\] is 6; expected 0 <= value < Sk \+ 1 = 6"),
+        ({"table": np.ones((2, 4), np.float32)}, r"attention: table.shape\[1\] is 4; expected an odd number"),
+        ({"sink": np.ones(3, np.float32)}, r"attention: sink.shape\[0\] is 3; expected H = 2"),
         ({"mask": np.ones((1, 1, 3, 1), bool)}, r"attention: mask.shape\[3\] is 1; expected Sk = 5"),
-        ({"mask": np.ones((3, 5), bool)}, r"attention: mask has 2 extents \(3, 5\); expected 4: B H Sq Sk"),
+        ({"mask": np.ones((3, 5), bool)}, r"attention: mask has 2 extents \(3, 5\); expected 3 or more: \*B H Sq Sk"),
         ({"mask": np.ones((1, 1, 3, 5), np.float32)}, r"attention: mask.dtype is float32; expected bool"),
         ({"bias": np.ones((1, 1, 3, 5))}, r"attention: bias.dtype is float64; expected float32, as q has"),
         ({"scale": "big"}, r"attention: scale is 'big'; expected a number"),

@@ -22,9 +22,11 @@ ATTENTION, GRAD, BIAS_GRAD = (OPERATORS[n] for n in ("attention", "attention_gra
 NAMES = ("B", "H", "Hkv", "Sq", "Sk", "D", "Dv")
 
 
-def case_of(extents: str, *optional: str, causal: int = 0, **shapes: Any) -> Case:
+def case_of(extents: str, *optional: str, causal: int = 0, **others: Any) -> Case:
     found = dict(zip(NAMES, map(int, extents.split()), strict=True))
-    return Case(extents, {**found, **shapes}, {"causal": causal, "scale": 1 / math.sqrt(found["D"])}, optional)
+    attributes = {"causal": causal, "scale": 1 / math.sqrt(found["D"])}
+    attributes |= {n: others.pop(n) for n in ("window", "softcap") if n in others}
+    return Case(extents, {**found, "B": (found["B"],), "W": 5, **others}, attributes, optional)
 
 
 def forward_and_gradients(case: Case, dtype: str) -> list[tuple[Any, dict[str, Array]]]:
@@ -47,10 +49,17 @@ CASES = [
     case_of("1 1 1 66 70 256 160", causal=1),
     case_of("2 2 2 16 16 40 40"),
     case_of("3 2 1 17 31 72 128", "mask", causal=2),
+    case_of("1 2 1 150 210 64 64", causal=2, window=(20, -1)),
+    case_of("2 2 1 70 150 32 40", "offset", "sink", causal=1, window=(40, 3)),
+    case_of("3 2 2 90 140 128 96", "key_lengths", "query_lengths", "sink", causal=2),
+    case_of("3 1 1 40 100 200 64", "key_lengths", "query_lengths", "offset", "mask", window=(9, 30)),
 ]  # fmt: skip
 
 
 SCALAR_CASES = [
+    case_of("1 2 1 70 300 24 40", "slopes", "table", "sink", "bias", causal=2, window=(150, -1), softcap=1.5, W=41),
+    case_of("2 2 1 30 40 300 20", "table", "key_lengths", "query_lengths", "offset", softcap=0.7),
+    case_of("1 1 1 130 150 140 136", "slopes", causal=1, softcap=2.0),
     case_of("1 2 1 70 140 136 72", "bias", "glse", causal=2, bias=(1, 2, 1, 140)),
     case_of("2 2 1 49 131 20 130", "mask", causal=1),
     case_of("5 3 3 16 16 40 40"),
@@ -127,6 +136,65 @@ def test_decode_gives_the_bits_of_prefill(d: int, dtype: str) -> None:
         case = case_of(f"1 2 1 {last - first} {last} {d} {d}", causal=2)
         found = on_floor(ATTENTION, case, part)
         assert harness.same_bits(found, (y[:, :, first:last], lse[:, :, first:last])), (first, last)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("d", [64, 256])
+def test_decode_under_a_window_and_a_sink(d: int, dtype: str) -> None:
+    """The same with the cache at full length and positions in device memory; one item ahead of the other."""
+    whole = case_of(f"2 2 1 75 75 {d} {d}", "sink", causal=1, window=(40, -1))
+    operands = case_operands(ATTENTION.contract, whole, dtype)
+    y, lse = on_floor(ATTENTION, whole, operands)
+    for first, last in ((0, 1), (0, 20), (41, 42), (63, 66), (74, 75)):
+        offset = np.array([first, first], np.int32)
+        part = {**operands, "q": operands["q"][:, :, first:last], "offset": offset}
+        case = case_of(f"2 2 1 {last - first} 75 {d} {d}", "sink", "offset", causal=1, window=(40, -1))
+        found = on_floor(ATTENTION, case, part)
+        assert harness.same_bits(found, (y[:, :, first:last], lse[:, :, first:last])), (first, last)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("depth", [64, 20])
+def test_packed_over_several_tiles(depth: int, dtype: str) -> None:
+    """Each sequence gives the bits that it gives alone; what no sequence covers is cleared."""
+    forward, backward = OPERATORS["attention_packed"], OPERATORS["attention_packed_grad"]
+    starts = np.array([2, 72, 72, 140]), np.array([0, 75, 130, 260])
+    extents = {"N": 4, "Tq": 143, "Tk": 262, "H": 2, "Hkv": 1, "D": depth, "Dv": depth}
+    attributes = {"causal": 2, "scale": 0.3, "window": (90, -1)}
+    case = Case("packed", extents, attributes)
+    operands = {**case_operands(forward.contract, case, dtype), "query_starts": starts[0], "key_starts": starts[1]}
+    y, lse = check_floor("_emulated", forward, case, dtype, Schedule("random", 3), operands)
+    more = {**operands, "y": y, "lse": lse, "gy": case_operands(backward.contract, case, dtype)["gy"]}
+    gradients = check_floor("_emulated", backward, case, dtype, Schedule("random", 4), more)
+    check_floor("_emulated_check", backward, case, dtype, Schedule("random", 5), more, check=True)
+    for i in range(3):
+        rows, keys = (slice(int(s[i]), int(s[i + 1])) for s in starts)
+
+        def of(x: Array, rows: slice) -> Array:
+            return np.ascontiguousarray(np.moveaxis(x[rows], 1, 0)[None])
+
+        own = {n: of(operands[n], rows if n == "q" else keys) for n in "qkv"}
+        alone = on_floor(ATTENTION, Case("alone", {}, attributes), own)
+        assert harness.same_bits(alone, (of(y, rows), lse[None, :, rows]))
+        own |= {"y": alone[0], "lse": alone[1], "gy": of(more["gy"], rows)}
+        back = on_floor(GRAD, Case("alone", {}, attributes), own)
+        places = (rows, keys, keys)
+        assert harness.same_bits(back, tuple(of(g, at) for g, at in zip(gradients, places, strict=True)))
+    assert not y[:2].any() and not y[140:].any() and np.isneginf(lse[:, :2]).all() and not gradients[1][260:].any()
+
+
+def test_attention_over_time_is_read_where_it_lies() -> None:
+    """(B, T, rows, columns, H, D) as a view of four batch extents, results likewise, without scratch."""
+    door = device.library(floor("_emulated").__name__)
+    case = Case(
+        "video", {"B": (2, 3, 2), "H": 2, "Hkv": 2, "Sq": 40, "Sk": 40, "D": 8, "Dv": 8}, {"causal": 1, "scale": 0.3}
+    )
+    for dtype in ("float32", "float16"):
+        operands = case_operands(ATTENTION.contract, case, dtype)
+        wanted = on_floor(ATTENTION, case, operands)
+        order, back = (0, 4, 1, 2, 3, 5), (0, 2, 3, 4, 1, 5)
+        views = {n: np.ascontiguousarray(x.transpose(order)).transpose(back) for n, x in operands.items()}
+        assert harness.same_bits(on_floor(ATTENTION, case, {n: door.place(x) for n, x in views.items()}), wanted)
 
 
 def test_more_sequences_than_a_grid_is_high() -> None:

@@ -79,36 +79,50 @@ template <class T> void hide(T* scores, const T* hidden, int64_t count) {
         select(Vec<T>::load(hidden + i) == Vec<T>::zero(), Vec<T>::load(scores + i), -infinity).store(scores + i);
 }
 
-// y and lse of one panel, from the panel's sums.
-template <class T>
-void finish(const Panel<T>& panel, const Softmax<T>& softmax, const Room<T>& room, int64_t columns, T* y, T* lse) {
+// y and lse of one panel, from the panel's sums; `sink` is the head's, or null.
+template <class T> void finish(const Panel<T>& panel, Softmax<T>& softmax, const Room<T>& room, int64_t columns,
+                               const T* sink, T* y, int64_t y_row, T* lse) {
     const int64_t width = panel.width();
     const Vec<T> infinity((T(__builtin_inff())));
     for (int64_t j = 0; j < width; j += lanes) {
-        const Vec<T> total = Vec<T>::load(softmax.total + j);
+        Vec<T> total = Vec<T>::load(softmax.total + j), maximum = Vec<T>::load(softmax.maximum + j);
         const Mask<T> alive = total != Vec<T>::zero();
+        Vec<T> empty = -infinity;
+        if (sink) {
+            T of_row[lanes];
+            for (int i = 0; i < lanes; ++i) of_row[i] = j + i < panel.real ? *sink : T(-__builtin_inff());
+            empty = Vec<T>::load(of_row);
+            const Vec<T> score(*sink * T(log2_e)), top = at_least(maximum, score);
+            const Vec<T> factor = softmax_exp2(maximum - top);
+            total = fma(total, factor, softmax_exp2(score - top));
+            maximum = top;
+            for (int64_t d = 0; d < columns; ++d) {
+                T* const o = room.result + d * width + j;
+                (Vec<T>::load(o) * factor).store(o);
+            }
+        }
         const Vec<T> inverse = Vec<T>(T(1)) / total;
         for (int64_t d = 0; d < columns; ++d) {
             T* const o = room.result + d * width + j;
             select(alive, Vec<T>::load(o) * inverse + Vec<T>::zero(), Vec<T>::zero()).store(o);
         }
         if (!lse) continue;
-        const Vec<T> natural = fma(Vec<T>::load(softmax.maximum + j), Vec<T>(T(0x1.62e42fefa39efp-1)), log(total));
-        select(alive, natural, -infinity).store(lse + j, panel.queries - j);
+        const Vec<T> natural = fma(maximum, Vec<T>(T(0x1.62e42fefa39efp-1)), log(total));
+        select(alive, natural, empty).store(lse + j, panel.queries - j);
     }
-    lanes_to_rows(room.result, width, panel.queries, columns, y, columns);
+    lanes_to_rows(room.result, width, panel.queries, columns, y, y_row);
 }
 
 template <class T> void attend(const Panel<T>& panel, const T* q, int64_t q_row, const T* k, int64_t k_row, const T* v,
                                int64_t v_row, int64_t depth, int64_t columns, T scale, const Room<T>& room, Ahead ahead,
-                               T* y, T* lse) {
+                               const T* sink, T* y, int64_t y_row, T* lse) {
     const int64_t width = panel.width();
     rows_to_lanes(q, q_row, 1, panel.queries, depth, room.queries, width, panel.vectors, scale);
     Softmax<T> softmax;
     for (int64_t j = 0; j < width; ++j) softmax.maximum[j] = T(-__builtin_inff()), softmax.total[j] = 0;
     bool first = true;
     const int64_t end = panel.last_limit();
-    for (int64_t key = 0; key < end; key += key_block) {
+    for (int64_t key = panel.first_block(); key < end; key += key_block) {
         const int64_t count = end - key < key_block ? end - key : key_block;
         const Seen seen = what_is_seen(panel, key, count);
         if (seen == Seen::none) continue;
@@ -130,7 +144,7 @@ template <class T> void attend(const Panel<T>& panel, const T* q, int64_t q_row,
     }
     if (first)
         for (int64_t i = 0; i < columns * width; ++i) room.result[i] = 0;
-    finish(panel, softmax, room, columns, y, lse);
+    finish(panel, softmax, room, columns, sink, y, y_row, lse);
 }
 
 } // namespace
@@ -138,13 +152,16 @@ template <class T> void attend(const Panel<T>& panel, const T* q, int64_t q_row,
 void attention(const Attention& op, Context& context) {
     visit_float(op.q.dtype, [&](auto zero) {
         using T = decltype(zero);
-        const int64_t heads = op.q.extent[1], queries = op.q.extent[2], depth = op.q.extent[3];
-        const int64_t group = heads / op.k.extent[1], keys = op.k.extent[2], columns = op.v.extent[3];
-        const Rows<T> q(context, op.q), k(context, op.k), v(context, op.v);
-        const DenseOut<T> y(context, op.y), lse(context, op.lse);
-        const T scale = T(op.scale * log2_e);
+        const AttentionRule rule(op);
+        const int64_t heads = op.q.extent_at(-3), queries = op.q.extent_at(-2), depth = op.q.extent_at(-1);
+        const int64_t group = heads / op.k.extent_at(-3), keys = op.k.extent_at(-2), columns = op.v.extent_at(-1);
+        const Rows<const T> q(context, rule.batch, op.q), k(context, rule.batch, op.k), v(context, rule.batch, op.v);
+        const RowsOut<T> y(context, rule.batch, op.y);
+        const DenseOut<T> lse(context, op.lse);
+        const Dense<T> sink(context, op.sink);
+        const T scale = folded_scale<T>(op);
         const int64_t panels = (queries + panel_queries - 1) / panel_queries;
-        const int64_t tasks = op.q.extent[0] * heads * panels;
+        const int64_t tasks = rule.batch.size() * heads * panels;
         const int64_t average = queries < panel_queries ? queries : panel_queries;
         const int64_t each = 1 + flops_per_task / (10000 + 2 * average * keys * (depth + columns));
         const int64_t workers = context.threads < tasks ? context.threads : tasks;
@@ -155,21 +172,24 @@ void attention(const Attention& op, Context& context) {
             const Room<T> room(memory + worker * room_size, depth, columns);
             for (int64_t task = index * each; task < (index + 1) * each && task < tasks; ++task) {
                 const int64_t sample = task / panels, b = sample / heads, h = sample % heads;
-                const Panel<T> panel = panel_of<T>(op, b, h, task % panels);
-                const int64_t row = sample * queries + panel.first;
+                const Panel<T> panel = panel_of<T>(rule, op, b, h, task % panels);
+                if (panel.queries <= 0) continue;
                 Ahead ahead;
                 if (const int64_t next = task + 1; fetch && next < tasks) {
                     const int64_t nb = next / panels / heads, nh = next / panels % heads;
-                    const Panel<T> other = panel_of<T>(op, nb, nh, next % panels);
-                    ahead.add(q, nb, nh, other.first, other.queries, depth);
+                    const int64_t first = next % panels * panel_queries, left = queries - first;
+                    ahead.add(q, nb, nh, first, left < panel_queries ? left : panel_queries, depth);
                     if (nb != b || nh / group != h / group) {
                         ahead.add(k, nb, nh / group, 0, keys, depth);
                         ahead.add(v, nb, nh / group, 0, keys, columns);
                     }
                     ahead.spread(keys);
                 }
-                attend(panel, q.of(b, h) + panel.first * q.row, q.row, k.of(b, h / group), k.row, v.of(b, h / group),
-                       v.row, depth, columns, scale, room, ahead, y + row * columns, lse ? lse + row : nullptr);
+                const int64_t row = panel.item.query_start + panel.first, key = panel.item.key_start;
+                attend<T>(panel, q.of(b, h) + row * q.row, q.row, k.of(b, h / group) + key * k.row, k.row,
+                          v.of(b, h / group) + key * v.row, v.row, depth, columns, scale, room, ahead,
+                          sink ? sink + h : nullptr, y.of(b, h) + row * y.row, y.row,
+                          lse ? lse + rule.row(heads, b, h) + row : nullptr);
             }
         });
     });

@@ -12,19 +12,44 @@ inline constexpr int panel_vectors = 3, panel_queries = panel_vectors * lanes;
 inline constexpr double log2_e = 0x1.71547652b82fep0;
 inline constexpr int64_t flops_per_task = 1000000; // about 10 us: what makes a second thread worth waking
 
-// An operand [B H S D] whose rows are dense; one that is not is packed.
+// An operand [*B H S D] whose rows are dense; one that is not is packed.
 template <class T> struct Rows {
-    const T* data;
-    int64_t batch, head, row;
+    T* data;
+    AttentionBatch items;
+    int64_t batch[5], head, row;
 
-    Rows(Context& context, const Tensor& x) : data(static_cast<const T*>(x.data)) {
-        batch = x.stride[0], head = x.stride[1], row = x.stride[2];
-        if (x && x.extent[3] > 1 && x.stride[3] != 1) {
-            data = static_cast<const T*>(pack(context, x));
-            row = x.extent[3], head = row * x.extent[2], batch = head * x.extent[1];
+    Rows() = default;
+    Rows(Context& context, const AttentionBatch& items_, const Tensor& x) : items(items_) {
+        Tensor rows = x;
+        if (x && x.extent_at(-1) > 1 && x.stride[x.rank - 1] != 1) {
+            rows = contiguous_like(x);
+            rows.data = pack(context, x);
         }
+        set(rows);
     }
-    MMK_MEMBER const T* of(int64_t b, int64_t h) const { return data + b * batch + h * head; }
+    MMK_MEMBER void set(const Tensor& x) {
+        data = static_cast<T*>(x.data), head = x.stride[x.rank - 3], row = x.stride[x.rank - 2];
+        copy_strides(batch, x);
+    }
+    MMK_MEMBER T* of(int64_t b, int64_t h) const { return data + items.offset(batch, b) + h * head; }
+};
+// Results likewise; the destructor brings what was written to the real output.
+template <class T> struct RowsOut : Rows<T> {
+    RowsOut(Context& context_, const AttentionBatch& items_, const Tensor& y)
+        : context(context_), target(y),
+          written(y.extent_at(-1) <= 1 || y.stride[y.rank - 1] == 1 ? y : contiguous_scratch(context_, y)) {
+        this->items = items_;
+        this->set(written);
+    }
+    RowsOut(const RowsOut&) = delete;
+    RowsOut& operator=(const RowsOut&) = delete;
+    MMK_MEMBER ~RowsOut() {
+        if (written.data != target.data) copy_strided(context, target, written);
+    }
+
+    Context& context;
+    const Tensor& target;
+    Tensor written;
 };
 
 // Memory of the next task, fetched into L2 while this one computes: short sequences are over before the hardware's
@@ -39,7 +64,7 @@ struct Ahead {
     int64_t each = 0; // bytes of each per row of scores
 
     template <class T>
-    MMK_MEMBER void add(const Rows<T>& x, int64_t b, int64_t h, int64_t first, int64_t rows, int64_t columns) {
+    MMK_MEMBER void add(const Rows<const T>& x, int64_t b, int64_t h, int64_t first, int64_t rows, int64_t columns) {
         if (x.row != columns || rows == 0) return;
         from[count] = reinterpret_cast<const char*>(x.of(b, h) + first * x.row);
         bytes[count] = rows * columns * int64_t(sizeof(T));
@@ -55,57 +80,101 @@ struct Ahead {
 };
 // Where it pays: keys that are soon done with, and more memory than L2 holds anyway.
 template <class Op> MMK_INLINE bool fetch_ahead(const Op& op) {
-    return op.k.extent[2] <= 512 && op.q.size() + op.k.size() + op.v.size() > int64_t(1) << 18;
+    return op.k.extent_at(-2) <= 512 && !op.query_starts && op.q.size() + op.k.size() + op.v.size() > int64_t(1) << 18;
 }
 
-// A mask or a bias [B H Sq Sk] of one head; null if it is not given.
+// A mask or a bias [*B H Sq Sk] of one head; null if it is not given.
 template <class T> struct Grid {
-    const T* data;
-    int64_t row, step;
+    const T* data = nullptr;
+    int64_t row = 0, step = 0;
 
-    Grid(const Tensor& x, int64_t b, int64_t h)
-        : data(x ? static_cast<const T*>(x.data) + b * x.stride[0] + h * x.stride[1] : nullptr), row(x.stride[2]),
-          step(x.stride[3]) {}
+    Grid(const AttentionBatch& items, const Tensor& x, int64_t b, int64_t h) {
+        if (!x) return;
+        int64_t batch[5];
+        copy_strides(batch, x);
+        data = static_cast<const T*>(x.data) + items.offset(batch, b) + h * x.stride[x.rank - 3];
+        row = x.stride[x.rank - 2], step = x.stride[x.rank - 1];
+    }
     MMK_MEMBER const T* at(int64_t query, int64_t key) const { return data + query * row + key * step; }
+};
+
+// What a head adds to a score by the distance of key and query alone.
+template <class T> struct Relative {
+    const T* table = nullptr;
+    int64_t step = 0, radius = 0;
+    T slope = 0;
+    bool sloped = false;
+
+    template <class Op> Relative(const AttentionBatch& items, const Op& op, int64_t b, int64_t h) {
+        if (op.table) {
+            table = static_cast<const T*>(op.table.data) + h * op.table.stride[0];
+            step = op.table.stride[1], radius = op.table.extent[1] / 2;
+        }
+        if (op.slopes) {
+            int64_t batch[5];
+            copy_strides(batch, op.slopes);
+            slope = static_cast<const T*>(op.slopes.data)[items.offset(batch, b) + h * op.slopes.stride[items.rank]];
+            sloped = true;
+        }
+    }
+    MMK_MEMBER explicit operator bool() const { return table || sloped; }
+    MMK_MEMBER T at(int64_t distance) const {
+        const int64_t entry = distance < -radius ? -radius : distance > radius ? radius : distance;
+        const T value = table ? table[(entry + radius) * step] : T(0);
+        return sloped ? fma_scalar(-slope, T(distance < 0 ? -distance : distance), value) : value;
+    }
 };
 
 enum class Seen { none, some, all };
 
 // What one head of keys is to one panel of its queries.
 template <class T> struct Panel {
-    int64_t first;    // query
-    int64_t queries;  // 1 to 48
-    int vectors;      // of lanes in use
-    int64_t keys;     // Sk
-    int64_t diagonal; // query i sees the keys below i + diagonal
+    AttentionItem item;
+    int64_t first;   // query
+    int64_t queries; // 1 to 48
+    int64_t real;    // of which so many are no padding
+    int vectors;     // of lanes in use
     Grid<uint8_t> mask;
     Grid<T> bias;
+    Relative<T> relative;
+    T cap;             // softcap log2(e), or 0
     uint64_t dead = 0; // queries that see nothing at all, one bit each
 
     MMK_MEMBER int64_t width() const { return vectors * lanes; }
-    MMK_MEMBER int64_t limit(int64_t query) const {
-        const int64_t end = first + query + diagonal;
-        return end < 0 ? 0 : end > keys ? keys : end;
-    }
-    MMK_MEMBER int64_t last_limit() const { return limit(queries - 1); }
+    MMK_MEMBER int64_t limit(int64_t query) const { return item.limit(first + query); }
+    MMK_MEMBER int64_t start(int64_t query) const { return item.start(first + query); }
+    MMK_MEMBER int64_t last_limit() const { return real > 0 ? limit(real - 1) : 0; }
+    // The block of the first key that any of the queries sees.
+    MMK_MEMBER int64_t first_block() const { return start(0) / key_block * key_block; }
 };
 
-template <class Op> MMK_INLINE int64_t diagonal_of(const Op& op) {
-    const int64_t queries = op.q.extent[2], keys = op.k.extent[2];
-    return op.causal == 0 ? keys : op.causal == 1 ? 1 : 1 + keys - queries;
-}
-
-template <class T, class Op> MMK_INLINE Panel<T> panel_of(const Op& op, int64_t b, int64_t h, int64_t index) {
-    const int64_t first = index * panel_queries, left = op.q.extent[2] - first;
+template <class T, class Op>
+MMK_INLINE Panel<T> panel_of(const AttentionRule& rule, const Op& op, int64_t b, int64_t h, int64_t index) {
+    const AttentionItem item = rule.item(b);
+    const int64_t rows = rule.packed() ? item.queries : rule.queries; // of the result
+    const int64_t first = index * panel_queries, left = rows - first, real = item.queries - first;
     const int64_t queries = left < panel_queries ? left : panel_queries;
-    return {first,           queries,        int((queries + lanes - 1) / lanes), op.k.extent[2], diagonal_of(op),
-            {op.mask, b, h}, {op.bias, b, h}};
+    return {item,
+            first,
+            queries,
+            real < queries ? real : queries,
+            int((queries + lanes - 1) / lanes),
+            {rule.batch, op.mask, b, h},
+            {rule.batch, op.bias, b, h},
+            {rule.batch, op, b, h},
+            T(op.softcap * log2_e)};
+}
+// What q is multiplied with.
+template <class T, class Op> MMK_INLINE T folded_scale(const Op& op) {
+    return op.softcap > 0 ? T(op.scale / op.softcap) : T(op.scale * log2_e);
 }
 
 // Whether the panel sees the keys [key, key + count).
 template <class T> Seen what_is_seen(const Panel<T>& panel, int64_t key, int64_t count) {
-    if (key >= panel.last_limit()) return Seen::none;
-    bool any_hidden = panel.dead != 0 || key + count > panel.limit(0), any_seen = false;
+    if (key >= panel.last_limit() || key + count <= panel.start(0)) return Seen::none;
+    bool any_hidden = panel.dead != 0 || panel.real < panel.queries || key + count > panel.limit(0) ||
+                      key < panel.start(panel.real - 1),
+         any_seen = false;
     if (!panel.mask.data) return any_hidden ? Seen::some : Seen::all;
     const int64_t rows = panel.mask.row == 0 ? 1 : panel.queries;
     for (int64_t i = 0; i < rows && !(any_hidden && any_seen); ++i) {
@@ -124,15 +193,23 @@ template <class T> Seen what_is_seen(const Panel<T>& panel, int64_t key, int64_t
 // hidden[k][query] is 0 where the query sees key + k.
 template <class T> void find_hidden(const Panel<T>& panel, int64_t key, int64_t count, T* hidden) {
     const int64_t width = panel.width();
-    T limit[panel_queries];
+    T start[panel_queries], limit[panel_queries];
+    bool late = false;
     for (int64_t i = 0; i < width; ++i) {
         const bool dead = i >= panel.queries || (panel.dead >> i & 1);
-        const int64_t end = dead ? 0 : panel.limit(i) - key;
+        const int64_t begin = panel.start(i) - key, end = dead ? 0 : panel.limit(i) - key;
         limit[i] = T(end < 0 ? 0 : end > count ? count : end);
+        start[i] = T(begin < 0 ? 0 : begin > count ? count : begin);
+        late |= begin > 0;
     }
     for (int64_t k = 0; k < count; ++k)
         for (int64_t i = 0; i < width; i += lanes)
             select(Vec<T>(T(k)) >= Vec<T>::load(limit + i), Vec<T>(T(1)), Vec<T>::zero()).store(hidden + k * width + i);
+    if (late)
+        for (int64_t k = 0; k < count; ++k)
+            for (int64_t i = 0; i < width; i += lanes)
+                select(Vec<T>(T(k)) < Vec<T>::load(start + i), Vec<T>(T(1)), Vec<T>::load(hidden + k * width + i))
+                    .store(hidden + k * width + i);
     if (!panel.mask.data) return;
     if (panel.mask.row == 0) {
         const uint8_t* const m = panel.mask.at(0, key);
@@ -148,11 +225,36 @@ template <class T> void find_hidden(const Panel<T>& panel, int64_t key, int64_t 
             hidden[k * width + i] += flag[m[k * panel.mask.step + i * panel.mask.row] != 0];
 }
 
-// s2[k][query] of the keys [key, key + count), hidden ones too. `room` holds a block and is overwritten.
+// The soft cap; `slopes` receives its derivative, if not null.
+template <class T> void soft_cap(T* scores, int64_t size, T cap, T* slopes) {
+    for (int64_t i = 0; i < size; i += lanes) {
+        const Vec<T> t = tanh(Vec<T>::load(scores + i));
+        (t * Vec<T>(cap)).store(scores + i);
+        if (slopes) fma(-t, t, Vec<T>(T(1))).store(slopes + i);
+    }
+}
+// A block's distances are those of a line: lane i of row k is element count - 1 - k + i.
+template <class T> void add_relative(const Panel<T>& panel, int64_t key, int64_t count, T* scores) {
+    const int64_t width = panel.width(), last = key + count - 1 - panel.first - panel.item.position;
+    T line[key_block + panel_queries];
+    for (int64_t x = 0; x < count + width; ++x) line[x] = panel.relative.at(last - x);
+    const Vec<T> base((T(log2_e)));
+    for (int64_t k = 0; k < count; ++k)
+        for (int64_t i = 0; i < width; i += lanes) {
+            T* const s = scores + k * width + i;
+            fma(Vec<T>::load(line + (count - 1 - k) + i), base, Vec<T>::load(s)).store(s);
+        }
+}
+
+// s2[k][query] of the keys [key, key + count), hidden ones too. `room` holds a block and is overwritten; `slopes`, if not
+// null, receives the derivatives of the soft cap.
 template <class T> MMK_INLINE void find_scores(const Panel<T>& panel, const T* keys, int64_t key_row, int64_t depth,
-                                               const T* queries, int64_t key, int64_t count, T* scores, T* room) {
+                                               const T* queries, int64_t key, int64_t count, T* scores, T* room,
+                                               T* slopes = nullptr) {
     const int64_t width = panel.width();
     multiply_chunked<T>({keys + key * key_row, key_row, 1, queries, width, depth, scores, width}, count, panel.vectors);
+    if (panel.cap > T(0)) soft_cap(scores, count * width, panel.cap, slopes);
+    if (panel.relative) add_relative(panel, key, count, scores);
     if (!panel.bias.data) return;
     const Vec<T> base((T(log2_e)));
     if (panel.bias.row == 0) {

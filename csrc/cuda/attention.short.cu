@@ -46,7 +46,8 @@ template <int W> __global__ void __launch_bounds__(32 * most_warps)
     for (int64_t task = int64_t(blockIdx.x) * warps + warp; task < tasks; task += int64_t(gridDim.x) * warps) {
         const int64_t b = task / shape.heads, h = task % shape.heads;
         const uint8_t* const mask = shape.mask.of(b, h);
-        const float* const bias = f.bias.of(b, h);
+        const float* const bias = f.dress.bias.of(b, h);
+        const AttentionItem item = shape.item(b);
         __syncwarp(); // the last sequence has been read
         load_rows<W>(q, layout.pitch, f.q.of(b, h), f.q.row, layout.queries, shape.depth, lane);
         load_rows<W>(k, layout.pitch, f.k.of(b, h / shape.group), f.k.row, layout.keys, shape.depth, lane);
@@ -55,7 +56,7 @@ template <int W> __global__ void __launch_bounds__(32 * most_warps)
         if (!MMK_DEFECT(attention_missing_wait)) cp_async_wait<0>();
         __syncwarp();
         // the scores of base 2 of a lane's query and four keys at a time
-        const int seen = int(shape.limit(row)), own = row < layout.queries ? row : 0;
+        const int seen = int(item.limit(row)), own = row < layout.queries ? row : 0;
         for (int first = 4 * part; first < layout.keys; first += 4 * parts) {
             const float* key[4];
             float sum[4] = {}, total[4];
@@ -81,7 +82,8 @@ template <int W> __global__ void __launch_bounds__(32 * most_warps)
                 if (other >= layout.keys) continue;
                 const bool sees = other < seen && (!mask || mask[row * shape.mask.row + other * shape.mask.step]);
                 if (bias && sees)
-                    total[j] = fma_scalar(bias[row * f.bias.row + other * f.bias.step], float(log2_e), total[j]);
+                    total[j] =
+                        fma_scalar(bias[row * f.dress.bias.row + other * f.dress.bias.step], float(log2_e), total[j]);
                 p[other * wide + row] = sees ? total[j] : hidden<float>();
             }
         }
@@ -133,6 +135,7 @@ template <int W> __global__ void __launch_bounds__(32 * most_warps)
 bool forward_short(Context& context, const Forward<float>& f) {
     const Shape& shape = f.shape;
     if (shape.queries > short_sequence || shape.keys > short_sequence || shape.keys == 0) return false;
+    if (!shape.plain() || f.dress.more_than_bias() || f.sink) return false;
     const Layout layout(shape);
     const int64_t bytes = layout.size * int64_t(sizeof(float)), tasks = shape.batch * shape.heads;
     if (bytes > most_shared || tasks == 0) return false;
@@ -140,7 +143,9 @@ bool forward_short(Context& context, const Forward<float>& f) {
     const int warps = int(fit < most_warps ? fit : most_warps);
     context.chose("a warp a sequence", "float32, at most 32 queries and 32 keys");
     const auto in_fours = [](const Rows<const float>& x) {
-        return aligned(x.data, 16) && x.batch % 4 == 0 && x.head % 4 == 0 && x.row % 4 == 0;
+        bool good = aligned(x.data, 16) && x.head % 4 == 0 && x.row % 4 == 0;
+        for (int axis = 0; axis < x.items.rank; ++axis) good &= x.batch[axis] % 4 == 0;
+        return good;
     };
     const dim3 grid = grid_of(ceil_div(tasks, warps));
     if (shape.depth % 4 == 0 && shape.columns % 4 == 0 && in_fours(f.q) && in_fours(f.k) && in_fours(f.v))

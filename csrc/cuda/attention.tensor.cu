@@ -74,11 +74,16 @@ template <class T> struct Kept {
     const uint8_t* mask;
     T* y;
     float* lse;
-    int64_t first;    // query
-    int count, whole; // tiles of keys; of which all queries see so many whole, but for a mask
+    AttentionItem item;
+    int64_t first, rows; // query; of the item
+    int begin, count;    // tiles of keys
+    int whole, after;    // of which all queries see these whole, but for a mask
+    float sink;
 };
 
-template <class T, class Form> __global__ void __launch_bounds__(Form::threads, Form::warps == 1 ? 3 : 2)
+template <class T, class Form> __global__ void __launch_bounds__(Form::threads, Form::warps > 1 ? 2
+                                                                                : Form::D <= 64 ? 4
+                                                                                                : 3)
     attend(Forward<T> f, int64_t first_task, int64_t tasks) {
     constexpr int D = Form::D, M = Form::M, N = Form::keys / 8, team = Form::team;
     DYN_SHARED(Piece<T>, memory);
@@ -92,10 +97,10 @@ template <class T, class Form> __global__ void __launch_bounds__(Form::threads, 
     Piece<T>* const room_k = room_q + Form::query_pieces;
     Piece<T>* const room_v = room_k + Form::stages * Form::key_pieces;
     const Shape& shape = f.shape;
-    const auto load_keys = [&](const T* k, const T* v, int64_t key, int stage) {
-        load_tile<D, Form::keys, team>(room_k + stage * Form::key_pieces, k + key * f.k.row, f.k.row, shape.keys - key,
+    const auto load_keys = [&](const T* k, const T* v, int64_t keys, int64_t key, int stage) {
+        load_tile<D, Form::keys, team>(room_k + stage * Form::key_pieces, k + key * f.k.row, f.k.row, keys - key,
                                        shape.depth / 8, thread);
-        load_tile<D, Form::keys, team>(room_v + stage * Form::key_pieces, v + key * f.v.row, f.v.row, shape.keys - key,
+        load_tile<D, Form::keys, team>(room_v + stage * Form::key_pieces, v + key * f.v.row, f.v.row, keys - key,
                                        shape.columns / 8, thread);
     };
     {
@@ -103,43 +108,50 @@ template <class T, class Form> __global__ void __launch_bounds__(Form::threads, 
         const int64_t sample = task / tiles, b = sample / shape.heads, h = sample % shape.heads;
         // under a triangle the last queries see the most keys: theirs come first
         const int64_t first = (tiles - 1 - task % tiles) * Form::queries;
-        const Kept<T> found = {f.k.of(b, h / shape.group),
-                               f.v.of(b, h / shape.group),
-                               f.bias.of(b, h),
+        const AttentionItem item = shape.item(b);
+        const int64_t rows = shape.rows(item), end = first + Form::queries < rows ? first + Form::queries : rows;
+        const int64_t row = item.query_start, head_row = shape.rule.row(shape.heads, b, h) + row;
+        const Kept<T> found = {f.k.of(b, h / shape.group) + item.key_start * f.k.row,
+                               f.v.of(b, h / shape.group) + item.key_start * f.v.row,
+                               f.dress.bias.of(b, h),
                                shape.mask.of(b, h),
-                               f.y.of(b, h),
-                               f.lse ? f.lse + sample * shape.queries : nullptr,
+                               f.y.of(b, h) + row * f.y.row,
+                               f.lse ? f.lse + head_row : nullptr,
+                               item,
                                first,
-                               int(ceil_div(shape.limit(first, Form::queries), Form::keys)),
-                               int(shape.limit(first) / Form::keys)};
+                               rows,
+                               int(item.start(first) / Form::keys),
+                               int(ceil_div(last_limit(item, first, Form::queries), Form::keys)),
+                               end > first ? int(ceil_div(item.start(end - 1), Form::keys)) : 0,
+                               end <= item.queries ? int(item.limit(first) / Form::keys) : 0,
+                               f.sink ? widen(f.sink[h]) : 0.0f};
         if (thread == 0) kept = found;
-        load_tile<D, Form::queries, team>(room_q, f.q.of(b, h) + first * f.q.row, f.q.row, shape.queries - first,
+        load_tile<D, Form::queries, team>(room_q, f.q.of(b, h) + (row + first) * f.q.row, f.q.row, rows - first,
                                           shape.depth / 8, thread);
-        if (found.count > 0) load_keys(found.k, found.v, 0, 0);
+        if (found.count > found.begin) load_keys(found.k, found.v, item.keys, int64_t(found.begin) * Form::keys, 0);
     }
     meet<team>();
     const int count = kept.count;
     const int64_t own = kept.first + warp * 16 * M; // this warp's first query
     const auto own_rows = [&] {
-        return int(shape.queries - own < 0 ? 0 : shape.queries - own < 16 * M ? shape.queries - own : 16 * M);
+        return int(kept.rows - own < 0 ? 0 : kept.rows - own < 16 * M ? kept.rows - own : 16 * M);
     };
     cp_async_commit();
     Carried<M, D> carried = {};
 #pragma unroll
     for (int m = 0; m < M; ++m) carried.maximum[m][0] = carried.maximum[m][1] = -__builtin_inff();
     bool noted = false; // infinities and NaN in y
-    for (int tile = 0; tile < count; ++tile) {
+    for (int tile = kept.begin, stage = 0; tile < count; ++tile, stage = (stage + 1) % Form::stages) {
         const int64_t key = int64_t(tile) * Form::keys;
-        const int stage = tile % Form::stages;
         cp_async_wait<0>();
         meet<team>(); // this tile has landed for all, and all have done with the one before
         if (Form::stages > 1 && tile + 1 < count)
-            load_keys(kept.k, kept.v, key + Form::keys, (stage + 1) % Form::stages);
+            load_keys(kept.k, kept.v, kept.item.keys, key + Form::keys, (stage + 1) % Form::stages);
         cp_async_commit();
         Piece<T>* const values = room_v + stage * Form::key_pieces;
         const uint8_t* const mask = kept.mask;
         T* const y = kept.y + own * f.y.row;
-        const bool some = mask || tile >= kept.whole;
+        const bool some = mask || tile < kept.whole || tile >= kept.after;
         uint32_t seen[M] = {}, sees = 0;
         if (some) {
             if (meet_any<team>(any_special<T, Form::key_pieces, team>(values, thread))) {
@@ -147,7 +159,7 @@ template <class T, class Form> __global__ void __launch_bounds__(Form::threads, 
                 __syncwarp();
                 note_specials<D>(values, Form::keys, y, f.y.row, own_rows(), shape.columns, lane, false,
                                  [&](int r, int i) {
-                                     return key + i < shape.limit(own + r) &&
+                                     return key + i < kept.item.limit(own + r) && key + i >= kept.item.start(own + r) &&
                                             (!mask || mask[(own + r) * shape.mask.row + (key + i) * shape.mask.step]);
                                  });
                 noted = true;
@@ -156,11 +168,12 @@ template <class T, class Form> __global__ void __launch_bounds__(Form::threads, 
                 meet<team>();
             }
 #pragma unroll
-            for (int m = 0; m < M; ++m) sees |= seen[m] = what_is_seen<N>(shape, mask, own + 16 * m + g, key, t);
+            for (int m = 0; m < M; ++m)
+                sees |= seen[m] = what_is_seen<N>(shape, kept.item, mask, own + 16 * m + g, key, t);
             // tiles that a warp's queries do not see leave what they carry as it is
             if (!__any_sync(0xffffffffu, sees != 0)) continue;
         }
-        if (own >= shape.queries) continue; // one query of a decoder leaves three warps to copy only
+        if (own >= kept.rows) continue; // one query of a decoder leaves three warps to copy only
         float s[M][N][4];
         row_products<T, D>(s, own_q, room_k + stage * Form::key_pieces, lane);
 #pragma unroll
@@ -173,8 +186,9 @@ template <class T, class Form> __global__ void __launch_bounds__(Form::threads, 
 #pragma unroll
             for (int m = 0; m < M; ++m) {
                 const int64_t query = own + 16 * m + g, other = key + 2 * t;
-                add_bias(s[m], bias + query * f.bias.row + other * f.bias.step, f.bias.row, f.bias.step,
-                         shape.queries - query, shape.keys - other);
+                const Grid<T>& grid = f.dress.bias;
+                add_bias(s[m], bias + query * grid.row + other * grid.step, grid.row, grid.step, shape.queries - query,
+                         shape.keys - other);
             }
         softmax(carried, s, seen, some);
         factor_products<T, D>(carried.out, s, values, lane);
@@ -189,16 +203,23 @@ template <class T, class Form> __global__ void __launch_bounds__(Form::threads, 
             sum += __shfl_xor_sync(0xffffffffu, sum, 1);
             sum += __shfl_xor_sync(0xffffffffu, sum, 2);
             const bool alive = sum != 0.0f;
+            const int64_t query = own + 16 * m + 8 * half + g;
+            float maximum = carried.maximum[m][half], factor = 1.0f, empty = -__builtin_inff();
+            if (f.sink) {
+                const float score = kept.sink * float(log2_e), top = maximum < score ? score : maximum;
+                factor = softmax_exp2(maximum - top);
+                sum = fma_scalar(sum, factor, softmax_exp2(score - top));
+                maximum = top;
+                if (query < kept.item.queries) empty = kept.sink;
+            }
             const float inverse = 1.0f / sum;
 #pragma unroll
             for (int n = 0; n < D / 8; ++n)
 #pragma unroll
                 for (int i = 2 * half; i < 2 * half + 2; ++i)
-                    carried.out[m][n][i] = alive ? carried.out[m][n][i] * inverse + 0.0f : 0.0f;
-            const int64_t query = own + 16 * m + 8 * half + g;
-            if (kept.lse && t == 0 && query < shape.queries)
-                kept.lse[query] =
-                    alive ? fma_scalar(carried.maximum[m][half], float(ln_2), log(sum)) : -__builtin_inff();
+                    carried.out[m][n][i] = alive ? carried.out[m][n][i] * factor * inverse + 0.0f : 0.0f;
+            if (kept.lse && t == 0 && query < kept.rows)
+                kept.lse[query] = alive ? fma_scalar(maximum, float(ln_2), log(sum)) : empty;
         }
     store_rows<T, D>(carried.out, own_q, kept.y + own * f.y.row, f.y.row, own_rows(), shape.columns / 8, lane, noted);
 }

@@ -128,17 +128,17 @@ MMK_PTX void factor_products(float (&o)[M][C][4], const float (&s)[M][N][4], con
 
 // Bit 4 n + i of the result says whether the query (for i < 2: g, else g + 8 of the warp's 16) sees the key of column
 // 8 n + 2 t + i % 2. Rolled up, as it is seldom on the way and registers are full.
-template <int N>
-MMK_PTX uint32_t what_is_seen(const Shape& shape, const uint8_t* mask, int64_t query, int64_t key, int t) {
+template <int N> MMK_PTX uint32_t what_is_seen(const Shape& shape, const AttentionItem& item, const uint8_t* mask,
+                                               int64_t query, int64_t key, int t) {
     uint32_t seen = 0;
 #pragma unroll 1
     for (int half = 0; half < 2; ++half, query += 8) {
-        const int64_t left = shape.limit(query) - key - 2 * t;
+        const int64_t left = item.limit(query) - key - 2 * t, begin = item.start(query) - key - 2 * t;
         const uint8_t* const row = mask + (mask ? query * shape.mask.row + (key + 2 * t) * shape.mask.step : 0);
 #pragma unroll 1
         for (int n = 0; n < N; ++n)
             for (int i = 0; i < 2; ++i)
-                if (8 * n + i < left && (!mask || row[(8 * n + i) * shape.mask.step]))
+                if (8 * n + i >= begin && 8 * n + i < left && (!mask || row[(8 * n + i) * shape.mask.step]))
                     seen |= 1u << (4 * n + 2 * half + i);
     }
     return seen;

@@ -29,40 +29,45 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
     const int64_t sample = task / tiles, b = sample / shape.heads, h = sample % shape.heads;
     // under a triangle the last queries see the most keys: theirs come first
     const int64_t first = (tiles - 1 - task % tiles) * own_rows, own = first + warp * 16;
-    const T *const k = g.k.of(b, h / shape.group), *const v = g.v.of(b, h / shape.group);
+    SHARED(AttentionItem, item_once, [1]); // as it is needed once a tile, and registers are full
+    const AttentionItem& item = item_once[0];
+    if (thread == 0) item_once[0] = shape.item(b);
+    __syncthreads();
+    const T* const k = g.k.of(b, h / shape.group) + item.key_start * g.k.row;
+    const T* const v = g.v.of(b, h / shape.group) + item.key_start * g.v.row;
     const uint8_t* const mask = shape.mask.of(b, h);
-    const T* const bias = g.bias.of(b, h);
+    const T* const bias = g.dress.bias.of(b, h);
+    const int64_t rows = shape.rows(item), head_row = shape.rule.row(shape.heads, b, h) + item.query_start;
     const auto load_keys = [&](int64_t key, int stage) {
-        load_tile<D, keys, team>(room_k + stage * pieces, k + key * g.k.row, g.k.row, shape.keys - key, shape.depth / 8,
+        load_tile<D, keys, team>(room_k + stage * pieces, k + key * g.k.row, g.k.row, item.keys - key, shape.depth / 8,
                                  thread);
-        load_tile<D, keys, team>(room_v + stage * pieces, v + key * g.v.row, g.v.row, shape.keys - key,
+        load_tile<D, keys, team>(room_v + stage * pieces, v + key * g.v.row, g.v.row, item.keys - key,
                                  shape.columns / 8, thread);
         cp_async_commit();
     };
-    load_tile<D, own_rows, team>(room_q, g.q.of(b, h) + first * g.q.row, g.q.row, shape.queries - first,
+    load_tile<D, own_rows, team>(room_q, g.q.of(b, h) + (item.query_start + first) * g.q.row, g.q.row, rows - first,
                                  shape.depth / 8, thread);
-    load_tile<D, own_rows, team>(room_gy, g.gy.of(b, h) + first * g.gy.row, g.gy.row, shape.queries - first,
+    load_tile<D, own_rows, team>(room_gy, g.gy.of(b, h) + (item.query_start + first) * g.gy.row, g.gy.row, rows - first,
                                  shape.columns / 8, thread);
     cp_async_commit(); // there may be no key
     float lse[2], delta[2];
     uint32_t alive = 0; // bits of what_is_seen
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const int64_t query = own + 8 * half + row, at = sample * shape.queries + query;
-        lse[half] = query < shape.queries ? g.lse[at] : 0.0f;
-        delta[half] = query < shape.queries ? g.delta[at] : 0.0f;
+        const int64_t query = own + 8 * half + row, at = head_row + query;
+        lse[half] = query < rows ? g.lse[at] : 0.0f;
+        delta[half] = query < rows ? g.delta[at] : 0.0f;
         if (lse[half] != -__builtin_inff()) alive |= 0x33333333u << 2 * half;
     }
     const bool any_dead = __syncthreads_or(alive != 0xffffffffu);
-    const int64_t end = g.gbias ? shape.keys : shape.limit(first, own_rows);
-    const int count = int(ceil_div(end, keys));
-    if (count > 0) load_keys(0, 0);
+    const int64_t end = g.gbias ? shape.keys : last_limit(item, first, own_rows);
+    const int begin = g.gbias ? 0 : int(item.start(first) / keys), count = int(ceil_div(end, keys));
+    if (count > begin) load_keys(int64_t(begin) * keys, 0);
     float sum[1][D / 8][4] = {};
     bool noted = false; // infinities and NaN in gq
-    for (int tile = 0; tile < count; ++tile) {
+    for (int tile = begin, stage = 0; tile < count; ++tile, stage = (stage + 1) % stages<D>) {
         const int64_t key = int64_t(tile) * keys;
-        const int stage = tile % stages<D>;
-        if (stages<D> == 1 && tile > 0) {
+        if (stages<D> == 1 && tile > begin) {
             __syncthreads(); // all have done with the tile before
             load_keys(key, 0);
         }
@@ -70,21 +75,21 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
         if (!MMK_DEFECT(attention_tile_without_barrier)) __syncthreads();
         if (stages<D> > 1 && tile + 1 < count) load_keys(key + keys, (stage + 1) % stages<D>);
         Piece<T>* const tile_k = room_k + stage * pieces;
-        const bool some = mask || any_dead || key + keys > shape.limit(first);
+        const bool some = mask || any_dead || !all_see(item, shape.queries, first, own_rows, key, keys);
         float s[1][N][4], dp[1][N][4];
         row_products<T, D>(s, room_q + warp * 16 * (D / 8), tile_k, lane);
         row_products<T, D>(dp, room_gy + warp * 16 * (D / 8), room_v + stage * pieces, lane);
         uint32_t seen = 0xffffffffu;
         if (some) {
-            seen = alive & what_is_seen<N>(shape, mask, own + row, key, t);
+            seen = alive & what_is_seen<N>(shape, item, mask, own + row, key, t);
             if (!g.gbias && __syncthreads_or(any_special<T, pieces, team>(tile_k, thread))) {
-                T* const gq = g.gq.of(b, h) + own * g.gq.row;
-                const int rows = rows_left(shape.queries, own, 16);
-                if (!noted) clear_rows(gq, g.gq.row, rows, shape.depth, lane);
+                T* const gq = g.gq.of(b, h) + (item.query_start + own) * g.gq.row;
+                const int left = rows_left(rows, own, 16);
+                if (!noted) clear_rows(gq, g.gq.row, left, shape.depth, lane);
                 __syncwarp();
-                note_specials<D>(tile_k, keys, gq, g.gq.row, rows, shape.depth, lane, true, [&](int r, int i) {
-                    return key + i < shape.limit(own + r) &&
-                           g.lse[sample * shape.queries + own + r] != -__builtin_inff() &&
+                note_specials<D>(tile_k, keys, gq, g.gq.row, left, shape.depth, lane, true, [&](int r, int i) {
+                    return key + i < item.limit(own + r) && key + i >= item.start(own + r) &&
+                           g.lse[head_row + own + r] != -__builtin_inff() &&
                            (!mask || mask[(own + r) * shape.mask.row + (key + i) * shape.mask.step]);
                 });
                 noted = true;
@@ -98,8 +103,8 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
 #pragma unroll
             for (int i = 0; i < 4; ++i) s[0][n][i] *= g.folded;
         if (bias)
-            add_bias(s[0], bias + (own + row) * g.bias.row + (key + 2 * t) * g.bias.step, g.bias.row, g.bias.step,
-                     shape.queries - own - row, shape.keys - key - 2 * t);
+            add_bias(s[0], bias + (own + row) * g.dress.bias.row + (key + 2 * t) * g.dress.bias.step, g.dress.bias.row,
+                     g.dress.bias.step, shape.queries - own - row, shape.keys - key - 2 * t);
 #pragma unroll
         for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -115,7 +120,7 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
                 for (int i = 0; i < 4; ++i) {
                     const int64_t query = own + 8 * (i / 2) + row, other = key + 8 * n + 2 * t + i % 2;
                     if (query < shape.queries && other < shape.keys)
-                        g.gbias[(sample * shape.queries + query) * shape.keys + other] = narrow<T>(s[0][n][i]);
+                        g.gbias[(head_row + query) * shape.keys + other] = narrow<T>(s[0][n][i]);
                 }
         } else
             factor_products<T, D>(sum, s, tile_k, lane);
@@ -127,8 +132,8 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
     for (int n = 0; n < D / 8; ++n)
 #pragma unroll
         for (int i = 0; i < 4; ++i) sum[0][n][i] *= g.scale;
-    store_rows<T, D>(sum, room_q + warp * 16 * (D / 8), g.gq.of(b, h) + own * g.gq.row, g.gq.row,
-                     rows_left(shape.queries, own, 16), shape.depth / 8, lane, noted);
+    store_rows<T, D>(sum, room_q + warp * 16 * (D / 8), g.gq.of(b, h) + (item.query_start + own) * g.gq.row, g.gq.row,
+                     rows_left(rows, own, 16), shape.depth / 8, lane, noted);
 }
 
 // Of the queries of a tile; and at most 128 columns of gk and gv, whose accumulators are half of the registers: the other
@@ -137,17 +142,18 @@ template <int D> inline constexpr int tile_queries = D <= 64 ? 64 : 32;
 template <int D> inline constexpr int own_columns = D <= 128 ? D : 128;
 
 // Like what_is_seen, of a tile of scores [key][query]; `lse` is that of `query`.
-template <int N>
-MMK_PTX uint32_t what_sees(const Shape& shape, const uint8_t* mask, const float* lse, int64_t query, int64_t key) {
+template <int N> MMK_PTX uint32_t what_sees(const Shape& shape, const AttentionItem& item, const uint8_t* mask,
+                                            const float* lse, int64_t query, int64_t key) {
     uint32_t seen = 0;
 #pragma unroll 1
     for (int n = 0; n < N; ++n)
 #pragma unroll 1
         for (int i = 0; i < 2; ++i) {
-            const int64_t at = query + 8 * n + i, left = shape.limit(at) - key;
+            const int64_t at = query + 8 * n + i, left = item.limit(at) - key, before = item.start(at) - key;
             if (left <= 0 || lse[8 * n + i] == -__builtin_inff()) continue;
             for (int half = 0; half < 2; ++half)
-                if (8 * half < left && (!mask || mask[at * shape.mask.row + (key + 8 * half) * shape.mask.step]))
+                if (8 * half < left && 8 * half >= before &&
+                    (!mask || mask[at * shape.mask.row + (key + 8 * half) * shape.mask.step]))
                     seen |= 1u << (4 * n + 2 * half + i);
         }
     return seen;
@@ -155,7 +161,9 @@ MMK_PTX uint32_t what_sees(const Shape& shape, const uint8_t* mask, const float*
 
 // What a block knows of its task: in shared memory, as it is needed once a tile, and registers are full.
 struct KeptKeys {
+    AttentionItem item;
     int64_t b, key_head, begin; // first tile of queries that sees a key
+    int64_t rows, keys;         // of the item
     int each;                   // tiles of a query head
 };
 
@@ -177,10 +185,14 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
     if (thread == 0) {
         const int64_t sample = task / (D / C) / tiles;
         kept.b = sample / shape.key_heads, kept.key_head = sample % shape.key_heads;
-        // tiles of queries count from query 0; the first of them is the first that sees a key
-        kept.begin = first < shape.diagonal ? 0 : (first - shape.diagonal + 1) / queries;
-        const int64_t each = ceil_div(shape.queries, queries) - kept.begin;
-        kept.each = int(each > 0 ? each : 0);
+        const AttentionItem it = shape.item(kept.b);
+        kept.item = it, kept.rows = shape.rows(it), kept.keys = shape.key_rows(it);
+        // Tiles of queries count from query 0. The first of them is the first that sees a key; the last is the one before
+        // those whose windows begin behind these keys.
+        kept.begin = first < it.diagonal ? 0 : (first - it.diagonal + 1) / queries;
+        const int64_t behind = first + own_rows - it.lower, end = behind < it.queries ? behind : it.queries;
+        const int64_t each = ceil_div(end > 0 ? end : 0, queries) - kept.begin;
+        kept.each = int(each > 0 && first < it.keys ? each : 0);
     }
     __syncthreads();
     const int count = kept.each * int(shape.group);
@@ -188,37 +200,41 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
     const auto query_of = [&](int tile) { return (kept.begin + tile % kept.each) * queries; };
     const auto load_queries = [&](int tile, int stage) {
         const int64_t h = head_of(tile), query = query_of(tile);
-        load_tile<D, queries, team>(room_q + stage * pieces, g.q.of(kept.b, h) + query * g.q.row, g.q.row,
-                                    shape.queries - query, shape.depth / 8, thread);
-        load_tile<D, queries, team>(room_gy + stage * pieces, g.gy.of(kept.b, h) + query * g.gy.row, g.gy.row,
-                                    shape.queries - query, shape.columns / 8, thread);
+        const int64_t at = kept.item.query_start + query;
+        load_tile<D, queries, team>(room_q + stage * pieces, g.q.of(kept.b, h) + at * g.q.row, g.q.row,
+                                    kept.rows - query, shape.depth / 8, thread);
+        load_tile<D, queries, team>(room_gy + stage * pieces, g.gy.of(kept.b, h) + at * g.gy.row, g.gy.row,
+                                    kept.rows - query, shape.columns / 8, thread);
         cp_async_commit();
     };
     // a query without a score above -inf is told one tile ahead of its barrier
+    const auto row_of = [&](int64_t h) { return shape.rule.row(shape.heads, kept.b, h) + kept.item.query_start; };
     const auto probe = [&](int tile) {
         const int64_t query = query_of(tile) + thread;
-        return thread < queries && query < shape.queries
-                   ? g.lse[(kept.b * shape.heads + head_of(tile)) * shape.queries + query]
-                   : 0.0f;
+        return thread < queries && query < kept.rows ? g.lse[row_of(head_of(tile)) + query] : 0.0f;
     };
-    load_tile<D, own_rows, team>(room_k, g.k.of(kept.b, kept.key_head) + first * g.k.row, g.k.row, shape.keys - first,
-                                 shape.depth / 8, thread);
-    load_tile<D, own_rows, team>(room_v, g.v.of(kept.b, kept.key_head) + first * g.v.row, g.v.row, shape.keys - first,
-                                 shape.columns / 8, thread);
+    const int64_t first_row = kept.item.key_start + first;
+    load_tile<D, own_rows, team>(room_k, g.k.of(kept.b, kept.key_head) + first_row * g.k.row, g.k.row,
+                                 kept.keys - first, shape.depth / 8, thread);
+    load_tile<D, own_rows, team>(room_v, g.v.of(kept.b, kept.key_head) + first_row * g.v.row, g.v.row,
+                                 kept.keys - first, shape.columns / 8, thread);
     cp_async_commit(); // there may be no query
     float ahead = 0.0f;
     if (count > 0) load_queries(0, 0), ahead = probe(0);
     float gk[1][C / 8][4] = {}, gv[1][C / 8][4] = {};
     // computed where it is used, seldom or at the end
-    const auto rows = [&] { return rows_left(shape.keys, own, 16); };
+    const auto rows = [&] { return rows_left(kept.keys, own, 16); };
     const auto depth = [&] { return rows_left(shape.depth, group * 8, C); };
     const auto columns = [&] { return rows_left(shape.columns, group * 8, C); };
-    const auto to_k = [&] { return g.gk.of(kept.b, kept.key_head) + own * g.gk.row + group * 8; };
-    const auto to_v = [&] { return g.gv.of(kept.b, kept.key_head) + own * g.gv.row + group * 8; };
+    const auto to_k = [&] {
+        return g.gk.of(kept.b, kept.key_head) + (kept.item.key_start + own) * g.gk.row + group * 8;
+    };
+    const auto to_v = [&] {
+        return g.gv.of(kept.b, kept.key_head) + (kept.item.key_start + own) * g.gv.row + group * 8;
+    };
     bool noted = false; // infinities and NaN in gk and gv
     for (int tile = 0; tile < count; ++tile) {
-        const int64_t h = head_of(tile), query = query_of(tile),
-                      at = (kept.b * shape.heads + h) * shape.queries + query;
+        const int64_t h = head_of(tile), query = query_of(tile), at = row_of(h) + query;
         const int stage = tile % stages<D>;
         if (stages<D> == 1 && tile > 0) {
             __syncthreads(); // all have done with the tile before
@@ -233,7 +249,7 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
         Piece<T>*const tile_q = room_q + stage * pieces, *const tile_gy = room_gy + stage * pieces;
         float s[1][N][4], dp[1][N][4], lse[N][2], delta[N][2];
         row_products<T, D>(s, room_k + warp * 16 * (D / 8), tile_q, lane);
-        const int left = rows_left(shape.queries, query + 2 * t, queries); // loads that arrive under the next product
+        const int left = rows_left(kept.rows, query + 2 * t, queries); // loads that arrive under the next product
 #pragma unroll
         for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -243,10 +259,11 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
             }
         row_products<T, D>(dp, room_v + warp * 16 * (D / 8), tile_gy, lane);
         const uint8_t* const mask = shape.mask.of(kept.b, h);
-        const bool some = mask || any_dead || query + queries > shape.queries || first + own_rows > shape.limit(query);
+        const bool some = mask || any_dead || query + queries > kept.rows ||
+                          !all_see(kept.item, kept.rows, query, queries, first, own_rows);
         uint32_t seen = 0xffffffffu;
         if (some) {
-            seen = what_sees<N>(shape, mask, g.lse + at + 2 * t, query + 2 * t, own + row);
+            seen = what_sees<N>(shape, kept.item, mask, g.lse + at + 2 * t, query + 2 * t, own + row);
             if (__syncthreads_or(any_special<T, pieces, team>(tile_q, thread) ||
                                  any_special<T, pieces, team>(tile_gy, thread))) {
                 if (!noted) {
@@ -255,7 +272,8 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
                 }
                 __syncwarp();
                 const auto sees = [&](int r, int i) {
-                    return own + r < shape.limit(query + i) && g.lse[at + i] != -__builtin_inff() &&
+                    return own + r < kept.item.limit(query + i) && own + r >= kept.item.start(query + i) &&
+                           g.lse[at + i] != -__builtin_inff() &&
                            (!mask || mask[(query + i) * shape.mask.row + (own + r) * shape.mask.step]);
                 };
                 note_specials<D>(tile_q + group, queries, to_k(), g.gk.row, rows(), depth(), lane, true, sees);
@@ -271,9 +289,9 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
         for (int n = 0; n < N; ++n)
 #pragma unroll
             for (int i = 0; i < 4; ++i) s[0][n][i] *= g.folded;
-        if (const T* const bias = g.bias.of(kept.b, h))
-            add_bias(s[0], bias + (query + 2 * t) * g.bias.row + (own + row) * g.bias.step, g.bias.step, g.bias.row,
-                     shape.keys - own - row, shape.queries - query - 2 * t);
+        if (const T* const bias = g.dress.bias.of(kept.b, h))
+            add_bias(s[0], bias + (query + 2 * t) * g.dress.bias.row + (own + row) * g.dress.bias.step,
+                     g.dress.bias.step, g.dress.bias.row, shape.keys - own - row, shape.queries - query - 2 * t);
 #pragma unroll
         for (int n = 0; n < N; ++n)
 #pragma unroll

@@ -6,5 +6,12 @@ DEFECTS = {
     "attention_missing_wait": ("attention", "plain", "float32"),
     "attention_wrong_diagonal": ("attention_grad", "bottom-right", "float32"),
     "attention_tile_without_barrier": ("attention_grad", "plain", "float16"),
+    "attention_table_early_sums": ("attention_table_grad", "relative", "float32"),
+    "attention_table_dropped_carry": ("attention_table_grad", "two blocks", "float32"),
+    "attention_table_missing_end": ("attention_table_grad", "one entry", "float32"),
+    "attention_additive_early_softmax": ("additive_attention", "plain", "float32"),
+    "attention_additive_hidden_summed": ("additive_attention", "mask", "float32"),
+    "attention_additive_early_gradient": ("additive_attention_grad", "plain", "float32"),
+    "attention_packed_early_starts": ("attention_packed", "plain", "float32"),
     "attention_ragged_tile": ("attention", "plain", "float16"),
 }

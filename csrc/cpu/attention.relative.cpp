@@ -1,0 +1,130 @@
+// The gradients of what attention adds to its scores by head alone: the table of relative biases, and the sinks.
+#include "../ops/attention.h"
+
+#include "../core/reduce.h"
+#include "attention.differentiate.h"
+
+namespace mmk::cpu::MMK_ISA {
+
+namespace {
+
+constexpr int64_t segment_panels = 16; // of which one task sums the entries
+
+// Of one task: the sums of a panel's diagonals, x = key - query + 47; and those of a segment, by entry and at both ends.
+template <class T> struct Diagonals {
+    T *line, *entries, left[key_block], right[key_block];
+    int64_t size, radius;
+
+    // The rows of ds, [query][key], of the keys [key, key + count).
+    MMK_MEMBER void add_rows(const T* rows, int64_t queries, int64_t key, int64_t count) {
+        for (int64_t i = 0; i < queries; ++i) {
+            T* const to = line + key - i + panel_queries - 1;
+            const T* const from = rows + i * key_block;
+            int64_t k = 0;
+            for (; k + lanes <= count; k += lanes) (Vec<T>::load(to + k) + Vec<T>::load(from + k)).store(to + k);
+            for (; k < count; ++k) to[k] = to[k] + from[k];
+        }
+    }
+    // Adds the panel whose first query stands at `position`.
+    MMK_MEMBER void add_panel(int64_t position) {
+        for (int64_t x = 0; x < size; ++x) {
+            const int64_t distance = x - (panel_queries - 1) - position;
+            T& to = distance <= -radius  ? left[x % key_block]
+                    : distance >= radius ? right[x % key_block]
+                                         : entries[distance + radius];
+            to = to + line[x];
+        }
+    }
+    MMK_MEMBER void finish() {
+        T first = 0, last = 0;
+        for (int64_t x = 0; x < key_block; ++x) first = first + left[x], last = last + right[x];
+        entries[0] = entries[0] + first;
+        entries[2 * radius] = entries[2 * radius] + last;
+    }
+};
+
+} // namespace
+
+void attention_table_grad(const AttentionTableGrad& op, Context& context) {
+    visit_float(op.q.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const Problem<T> p(context, op);
+        const DenseOut<T> gtable(context, op.gtable);
+        const int64_t width = op.table.extent[1], size = p.keys + panel_queries, room_size = Room<T>::size(p);
+        const int64_t segments = (p.panels + segment_panels - 1) / segment_panels;
+        const int64_t tasks = p.batch * p.heads * segments, workers = context.threads < tasks ? context.threads : tasks;
+        const int64_t own = room_size + size + key_block * panel_queries;
+        T* const memory = context.scratch<T>(workers * own);
+        T* const sums = context.scratch<T>(tasks * width); // [item][segment][head][entry]
+        parallel_for(context, tasks, [&](int64_t task, int worker) {
+            T* const mine = memory + worker * own;
+            Room<T> room(mine, p);
+            T* const rows = mine + room_size + size;
+            const int64_t h = task % p.heads, segment = task / p.heads % segments, b = task / p.heads / segments;
+            Diagonals<T> diagonals{mine + room_size, sums + task * width, {}, {}, size, width / 2};
+            for (int64_t x = 0; x < width; ++x) diagonals.entries[x] = 0;
+            const int64_t after = (segment + 1) * segment_panels;
+            for (int64_t i = segment * segment_panels; i < after && i < p.panels; ++i) {
+                const Work<T> work = prepare(p, op, b, h, i, room);
+                Ahead ahead;
+                for (int64_t x = 0; x < size; ++x) diagonals.line[x] = 0;
+                const int64_t end = work.panel.last_limit();
+                for (int64_t key = work.panel.first_block(); key < end; key += key_block) {
+                    const int64_t count = end - key < key_block ? end - key : key_block;
+                    if (differentiate(p, work, key, count, ahead, false) == Seen::none) continue;
+                    lanes_to_rows(room.gscores, work.panel.width(), work.panel.queries, count, rows, key_block);
+                    diagonals.add_rows(rows, work.panel.queries, key, count);
+                }
+                diagonals.add_panel(work.panel.item.position + work.panel.first);
+            }
+            diagonals.finish();
+        });
+        for (int64_t x = 0; x < p.heads * width; ++x) {
+            T sum = 0;
+            for (int64_t i = 0; i < p.batch * segments; ++i) sum = sum + sums[i * p.heads * width + x];
+            gtable[x] = sum;
+        }
+    });
+}
+
+void attention_sink_grad(const AttentionSinkGrad& op, Context& context) {
+    visit_float(op.y.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const AttentionBatch items = batch_of(op.y);
+        const Rows<const T> y(context, items, op.y), gy(context, items, op.gy);
+        const Dense<T> lse(context, op.lse), glse(context, op.glse), sink(context, op.sink);
+        const DenseOut<T> gsink(context, op.gsink);
+        const int64_t heads = op.y.extent_at(-3), queries = op.y.extent_at(-2), columns = op.y.extent_at(-1);
+        const int64_t batch = items.size(), panels = (queries + lanes - 1) / lanes, tasks = batch * heads * panels;
+        const int64_t workers = context.threads < tasks ? context.threads : tasks;
+        T* const memory = context.scratch<T>(workers * 2 * columns * lanes);
+        T* const terms = context.scratch<T>(heads * batch * queries); // [head][item][query]
+        parallel_ranges(
+            context, tasks, 1 + 100000 / (lanes * (columns + 20)), [&](int64_t begin, int64_t end, int worker) {
+                T *const a = memory + worker * 2 * columns * lanes, *const o = a + columns * lanes;
+                for (int64_t task = begin; task < end; ++task) {
+                    const int64_t b = task / panels / heads, h = task / panels % heads, first = task % panels * lanes;
+                    const int64_t n = queries - first < lanes ? queries - first : lanes;
+                    rows_to_lanes(gy.of(b, h) + first * gy.row, gy.row, 1, n, columns, a, lanes, 1, T(1));
+                    rows_to_lanes(y.of(b, h) + first * y.row, y.row, 1, n, columns, o, lanes, 1, T(1));
+                    Vec<T> delta = Vec<T>::zero();
+                    for (int64_t from = 0; from < columns; from += 256) {
+                        const int64_t to = columns < from + 256 ? columns : from + 256;
+                        Vec<T> chunk = Vec<T>::zero();
+                        for (int64_t d = from; d < to; ++d)
+                            chunk = fma(Vec<T>::load(a + d * lanes), Vec<T>::load(o + d * lanes), chunk);
+                        delta = delta + chunk;
+                    }
+                    const int64_t row = (b * heads + h) * queries + first;
+                    const Vec<T> logarithm = Vec<T>::load(lse + row, n), infinity((T(__builtin_inff())));
+                    if (glse) delta = delta - Vec<T>::load(glse + row, n);
+                    const Vec<T> term = exp(Vec<T>(sink[h]) - logarithm) * delta;
+                    select(logarithm == -infinity, Vec<T>::zero(), term)
+                        .store(terms + (h * batch + b) * queries + first, n);
+                }
+            });
+        for (int64_t h = 0; h < heads; ++h) gsink[h] = T(0) - long_sum(terms + h * batch * queries, batch * queries);
+    });
+}
+
+} // namespace mmk::cpu::MMK_ISA

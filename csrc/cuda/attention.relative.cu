@@ -1,0 +1,139 @@
+// The gradient of the table of relative biases: the scores' gradients summed along diagonals. A block takes a segment of
+// 16 panels of an item's head and walks its tiles of keys; a second kernel adds the segments. The scores are found once
+// more; what is kept between the kernels is one table a segment, 1 / 768 of what the scores would take a row of it.
+#include "attention.scalar.cuh"
+
+namespace mmk::cuda::flash {
+namespace {
+
+constexpr int segment_panels = 16;
+
+template <class C> struct TableRoom {
+    static constexpr int keys = tile_rows<C>, carried = panel_queries - 1;
+    C a[slice][keys + 4], b[slice][panel_queries + 4], park[panel_queries][keys + 4];
+    C ds[panel_queries][keys + 1];
+    C line[keys + carried], left[key_block], right[key_block];
+};
+
+// The diagonals x = key - query + 47 of [first, first + count), which are complete, go to what they belong to.
+template <class C> __device__ inline void flush_diagonals(TableRoom<C>& room, int64_t first, int count,
+                                                          int64_t position, int64_t radius, C* entries) {
+    if (int(threadIdx.x) >= count) return;
+    const int64_t x = first + int(threadIdx.x), distance = x - TableRoom<C>::carried - position;
+    C& to = distance <= -radius  ? room.left[x % key_block]
+            : distance >= radius ? room.right[x % key_block]
+                                 : entries[distance + radius];
+    to = to + room.line[threadIdx.x];
+}
+
+template <class T> __global__ void __launch_bounds__(threads, 1)
+    sum_diagonals(Backward<T> g, int64_t width, int64_t segments, int64_t tasks) {
+    using C = Compute<T>;
+    using Room = TableRoom<C>;
+    constexpr int rows = rows_each<C>, queries_each = panel_queries / side, keys = Room::keys;
+    DYN_SHARED(Room, memory);
+    Room& room = *memory;
+    const int thread = int(threadIdx.x), tx = thread % side, ty = thread / side;
+    const Shape& shape = g.shape;
+    const int64_t radius = width / 2;
+    for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
+        const int64_t h = task % shape.heads, segment = task / shape.heads % segments,
+                      b = task / shape.heads / segments;
+        const AttentionItem item = shape.item(b);
+        const uint8_t* const mask = shape.mask.of(b, h);
+        const T* const bias = g.dress.bias.of(b, h);
+        const Relative<T> relative = g.dress.relative(b, h);
+        C* const entries = g.segments + task * width;
+        for (int64_t x = thread; x < width; x += threads) entries[x] = C(0);
+        if (thread < key_block) room.left[thread] = room.right[thread] = C(0);
+        const int64_t begin_row = segment * segment_panels * panel_queries;
+        for (int64_t first = begin_row; first < begin_row + segment_panels * panel_queries && first < shape.queries;
+             first += panel_queries) {
+            const T* const q = g.q.of(b, h) + first * g.q.row;
+            const T* const gy = g.gy.of(b, h) + first * g.gy.row;
+            const int64_t rest = shape.queries - first, position = item.position + first;
+            const int64_t begin = item.start(first) / keys * keys, end = last_limit(item, first, panel_queries);
+            if (thread < keys + Room::carried) room.line[thread] = C(0);
+            int64_t key = begin;
+            for (; key < end; key += keys) {
+                const T* const k = g.k.of(b, h / shape.group) + key * g.k.row;
+                const T* const v = g.v.of(b, h / shape.group) + key * g.v.row;
+                C s[rows][queries_each], dp[rows][queries_each];
+                dot_products<1>(s, room.a, room.b, room.park, k, g.k.row, shape.keys - key, C(1), q, g.q.row, rest,
+                                g.folded, shape.depth);
+                dot_products<1>(dp, room.a, room.b, room.park, v, g.v.row, shape.keys - key, C(1), gy, g.gy.row, rest,
+                                C(1), shape.columns);
+#pragma unroll
+                for (int j = 0; j < queries_each; ++j) {
+                    const int at = column_of<1>(tx, j);
+                    const int64_t query = first + at, row = (b * shape.heads + h) * shape.queries + query;
+                    const C lse = at < rest ? g.lse[row] : minus_infinity<C>(), delta = at < rest ? g.delta[row] : C(0);
+                    const int64_t limit = lse == minus_infinity<C>() ? 0 : item.limit(query);
+                    const int from = in_block(item.start(query), key, keys), seen = in_block(limit, key, keys);
+#pragma unroll
+                    for (int i = 0; i < rows; ++i) {
+                        C ds = C(0), slope;
+                        if (sees(shape, mask, query, key, ty * rows + i, from, seen)) {
+                            const C score = g.dress.score(s[i][j], relative, bias, query, key + ty * rows + i,
+                                                          item.position, slope);
+                            ds = softmax_exp2(fma_scalar(C(-log2_e), lse, score)) * (dp[i][j] - delta);
+                        }
+                        room.ds[at][ty * rows + i] = ds;
+                    }
+                }
+                if (!MMK_DEFECT(attention_table_early_sums)) __syncthreads();
+                if (thread < keys + Room::carried) {
+                    C sum = room.line[thread];
+                    for (int i = 0; i < panel_queries; ++i)
+                        if (const int at = thread - Room::carried + i; at >= 0 && at < keys) sum = sum + room.ds[i][at];
+                    room.line[thread] = sum;
+                }
+                __syncthreads();
+                flush_diagonals(room, key, keys, position, radius, entries);
+                const bool carries = thread < Room::carried && !MMK_DEFECT(attention_table_dropped_carry);
+                const C carried = carries ? room.line[keys + thread] : C(0);
+                __syncthreads();
+                if (thread < keys + Room::carried) room.line[thread] = carried;
+            }
+            __syncthreads();
+            flush_diagonals(room, key, Room::carried, position, radius, entries);
+            __syncthreads();
+        }
+        if (thread == 0) {
+            C first = C(0), last = C(0);
+            for (int x = 0; x < key_block; ++x) first = first + room.left[x], last = last + room.right[x];
+            entries[0] = entries[0] + first;
+            entries[2 * radius] = entries[2 * radius] + (MMK_DEFECT(attention_table_missing_end) ? C(0) : last);
+        }
+        __syncthreads(); // the next task's sums
+    }
+}
+
+template <class T> __global__ void __launch_bounds__(threads)
+    add_segments(const Compute<T>* segments, int64_t count, int64_t size, T* gtable) {
+    using C = Compute<T>;
+    for (int64_t x = int64_t(blockIdx.x) * threads + threadIdx.x; x < size; x += int64_t(gridDim.x) * threads) {
+        C sum = C(0);
+        for (int64_t i = 0; i < count; ++i) sum = sum + segments[i * size + x];
+        gtable[x] = narrow<T>(sum);
+    }
+}
+
+} // namespace
+
+template <class T> void backward_table(Context& context, const Backward<T>& problem, int64_t width, T* gtable) {
+    using Room = TableRoom<Compute<T>>;
+    Backward<T> g = problem;
+    const int64_t segments = ceil_div(ceil_div(g.shape.queries, panel_queries), segment_panels);
+    const int64_t tasks = g.shape.batch * g.shape.heads * segments, size = g.shape.heads * width;
+    g.segments = context.scratch<Compute<T>>(tasks * width);
+    if (tasks > 0)
+        MMK_LAUNCH(context, sum_diagonals<T>, grid_of(tasks), threads, sizeof(Room), g, width, segments, tasks);
+    MMK_LAUNCH(context, add_segments<T>, grid_of(ceil_div(size, threads)), threads, 0, g.segments,
+               g.shape.batch * segments, size, gtable);
+}
+
+template void backward_table(Context&, const Backward<float>&, int64_t, float*);
+template void backward_table(Context&, const Backward<double>&, int64_t, double*);
+
+} // namespace mmk::cuda::flash
