@@ -30,6 +30,11 @@ CALLS = {
                        {"num_groups": 2, "activation": "silu"}),
     "one plane": ("group_norm group_norm_grad", {"N": 2, "C": 2, "S": (60, 79)}, {"num_groups": 2}),
     "many planes": ("group_norm group_norm_grad", {"N": 1, "C": 1200, "S": (3,)}, {"num_groups": 2}),
+    "a warp's row of squares": ("rms_norm rms_norm_grad", {"S": (9, 600)}, {"axes": 1}),
+    "a block's row of squares": ("rms_norm rms_norm_grad", {"S": (3, 2100)}, {"axes": 1}),
+    "aligned planes of a batch": ("batch_norm batch_norm_training batch_norm_grad prelu prelu_grad",
+                                  {"N": 3, "C": 6, "S": (16, 16)}, {}),
+    "33 chunks of rows": ("batch_norm_training batch_norm_grad prelu_grad", {"N": 2100, "C": 9, "S": ()}, {}),
 }  # fmt: skip
 # Longer than shared memory.
 STREAMED = {
@@ -90,11 +95,25 @@ def test_interleaved(name: str, extents: dict[str, object], attributes: dict[str
     operator, case = OPERATORS[name], case_of(name, extents, attributes)
     operands = case_operands(operator.contract, case, dtype)
     wanted = run(operator, case, operands)
-    given = {k: harness.channels_last(x) if x.ndim == 4 else x for k, x in operands.items()}
+    given = {k: harness.channels_last(x) for k, x in operands.items()}
     module = floor("_emulated" if operands["x"].size > 10000 else "_emulated_check")
     with scheduled(module, Schedule("random", 8), check=module.__name__ == "_emulated_check"):
         found = run_on(module, operator, case, given)
     assert harness.same_bits(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_training", "batch_norm_grad"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_wide_parameters(name: str, dtype: str) -> None:
+    """float32 parameters beside 16-bit operands: the CPU's bits."""
+    operator, case = OPERATORS[name], case_of(name, {"N": 2, "C": 5, "S": (3, 7)}, {})
+    operands = case_operands(operator.contract, case, dtype)
+    operands = {k: x if k in ("x", "gy") else x.astype(np.float32) for k, x in operands.items()}
+    wanted = run(operator, case, operands)
+    module = floor("_emulated_check")
+    with scheduled(module, Schedule("random", 9), check=True):
+        found = run_on(module, operator, case, operands)
+    assert [y.dtype for y in found] == [y.dtype for y in wanted] and harness.same_bits(found, wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -25,6 +25,26 @@ void bind_activation(Registry& registry) {
     MMK_BIND(softmax_grad, AlongAxisGrad);
     MMK_BIND(log_softmax_grad, AlongAxisGrad);
     MMK_BIND(dropout, Dropout);
+    MMK_BIND(relu6, Unary);
+    MMK_BIND(hardsigmoid, Unary);
+    MMK_BIND(hardswish, Unary);
+    MMK_BIND(mish, Unary);
+    MMK_BIND(quick_gelu, Unary);
+    MMK_BIND(hardtanh, Hardtanh);
+    MMK_BIND(softplus, Softplus);
+    MMK_BIND(elu, Elu);
+    MMK_BIND(relu6_grad, UnaryGrad);
+    MMK_BIND(hardsigmoid_grad, UnaryGrad);
+    MMK_BIND(hardswish_grad, UnaryGrad);
+    MMK_BIND(mish_grad, UnaryGrad);
+    MMK_BIND(quick_gelu_grad, UnaryGrad);
+    MMK_BIND(hardtanh_grad, HardtanhGrad);
+    MMK_BIND(softplus_grad, SoftplusGrad);
+    MMK_BIND(elu_grad, EluGrad);
+    MMK_BIND(prelu, Prelu);
+    MMK_BIND(prelu_grad, PreluGrad);
+    MMK_BIND(local_response_norm, LocalResponseNorm);
+    MMK_BIND(local_response_norm_grad, LocalResponseNormGrad);
 }
 
 } // namespace mmk::bind

@@ -2,35 +2,24 @@
 
 #include "../core/activate.h"
 #include "../core/layout.h"
-#include "../core/reduce.h"
+#include "column_sums.h"
 
 namespace mmk::cpu::MMK_ISA {
-
-using namespace mmk::MMK_ISA;
-
 namespace {
 
-constexpr int64_t grain = 4096;      // elements for which a second thread pays
-constexpr int64_t rows_a_chunk = 64; // of the sums over n or over rows
+constexpr int64_t grain = 4096; // elements for which a second thread pays
 
 template <class T> struct Moments {
     T mean, rstd;
 };
 
-// The first n lanes; the others are zero.
-template <class T> MMK_INLINE Vec<T> first_lanes(Vec<T> v, int64_t n) {
-    if (n >= lanes) return v;
-    T s[lanes];
-    v.store(s);
-    return Vec<T>::load(s, n);
-}
-
-// Of a group, which is `planes` rows of `size` elements.
-template <class T> MMK_FLATTEN Moments<T> moments(const T* x, int64_t planes, int64_t size, T eps) {
+// Of a group, which is `planes` rows of `size` elements; rms: about 0, which stands for the mean.
+template <class T> MMK_FLATTEN Moments<T> moments(const T* x, int64_t planes, int64_t size, T eps, bool rms = false) {
     const T count = T(planes * size);
     T sum = 0, squares = 0;
-    for (int64_t p = 0; p < planes; ++p) sum = sum + long_sum(x + p * size, size);
-    const T mean = sum / count;
+    if (!rms)
+        for (int64_t p = 0; p < planes; ++p) sum = sum + long_sum(x + p * size, size);
+    const T mean = rms ? T(0) : sum / count;
     const Vec<T> shift(mean);
     for (int64_t p = 0; p < planes; ++p)
         squares = squares + long_sum<T>(size, [=](int64_t i, int64_t n) {
@@ -90,35 +79,6 @@ MMK_INLINE void gradient_row(const T* x, const T* gy, T* gx, int64_t size, Momen
     if (i < size) step(i, size - i);
 }
 
-// out[column] = the sum over rows of term(row, column, n), which gives 16 columns at a time.
-template <class T, class Term>
-void column_sums(Context& context, int64_t rows, int64_t columns, T* out, const Term& term) {
-    constexpr int wide = 4; // vectors side by side, so that a visit to a row reads whole lines
-    const int64_t width = wide * lanes, blocks = (columns + width - 1) / width;
-    parallel_ranges(context, blocks, 1 + grain / (width * (1 + rows)), [&](int64_t begin, int64_t end, int) {
-        for (int64_t block = begin; block < end; ++block) {
-            const int64_t first = block * width, left = columns - first;
-            const int vectors = left >= width ? wide : int((left + lanes - 1) / lanes);
-            ChunkTree<T> tree[wide];
-            for (int64_t chunk = 0; chunk < rows; chunk += rows_a_chunk) {
-                const int64_t stop = chunk + rows_a_chunk < rows ? chunk + rows_a_chunk : rows;
-                Vec<T> sum[wide];
-                for (int k = 0; k < wide; ++k) sum[k] = Vec<T>::zero();
-                if (left >= width)
-                    for (int64_t row = chunk; row < stop; ++row)
-#pragma GCC unroll 4
-                        for (int k = 0; k < wide; ++k) sum[k] = sum[k] + term(row, first + k * lanes, int64_t(lanes));
-                else
-                    for (int64_t row = chunk; row < stop; ++row)
-                        for (int k = 0; k < vectors; ++k)
-                            sum[k] = sum[k] + term(row, first + k * lanes, left - k * lanes);
-                for (int k = 0; k < vectors; ++k) tree[k].add(sum[k]);
-            }
-            for (int k = 0; k < vectors; ++k) tree[k].total().store(out + first + k * lanes, left - k * lanes);
-        }
-    });
-}
-
 // A channel of a group: y = f(fma(x - mean, factor, bias) * scale + shift).
 template <class T, class F> struct Plane {
     T mean, factor, bias, scale, shift;
@@ -139,6 +99,70 @@ template <class T> const T* dense_or(Context& context, const Tensor& t, int64_t 
     T* const filled = context.scratch<T>(count);
     for (int64_t i = 0; i < count; ++i) filled[i] = value;
     return filled;
+}
+
+// ---- rows: layer_norm, and rms_norm, whose mean is 0 --------------------------------------------------------------
+
+void norm_rows(Context& context, const Tensor& x_, const Tensor& weight_, const Tensor& bias_, const Tensor& y_,
+               int64_t axes, double eps, bool rms) {
+    visit_float(y_.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const int first = x_.rank - int(axes);
+        const int64_t rows = x_.size(0, first), size = x_.size(first, x_.rank);
+        const Dense<T> x(context, x_);
+        const T* const weight = dense_or(context, weight_, size, T(1));
+        const T* const bias = dense_or(context, bias_, size, -T(0));
+        const DenseOut<T> y(context, y_);
+        parallel_ranges(context, rows, 1 + grain / size, [&](int64_t begin, int64_t end, int) {
+            for (int64_t row = begin; row < end; ++row) {
+                const T* const from = x + row * size;
+                T* const to = y + row * size;
+                const Moments<T> m = moments(from, 1, size, T(eps), rms);
+                const Vec<T> mean(m.mean), rstd(m.rstd);
+                const auto step = [&](int64_t i, int64_t n) {
+                    fma(Vec<T>::load(from + i, n) - mean, rstd * Vec<T>::load(weight + i, n), Vec<T>::load(bias + i, n))
+                        .store(to + i, n);
+                };
+                int64_t i = 0;
+                for (; i + lanes <= size; i += lanes) step(i, lanes);
+                if (i < size) step(i, size - i);
+            }
+        });
+    });
+}
+
+void norm_rows_grad(Context& context, const Tensor& x_, const Tensor& gy_, const Tensor& weight_, const Tensor& gx_,
+                    const Tensor& gweight_, const Tensor& gbias_, int64_t axes, double eps, bool rms) {
+    visit_float(gx_.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const int first = x_.rank - int(axes);
+        const int64_t rows = x_.size(0, first), size = x_.size(first, x_.rank);
+        const Dense<T> x(context, x_), gy(context, gy_);
+        const T* const weight = dense_or(context, weight_, size, T(1));
+        const DenseOut<T> gx(context, gx_), gweight(context, gweight_), gbias(context, gbias_);
+        Moments<T>* const all = context.scratch<Moments<T>>(rows);
+        parallel_ranges(context, rows, 1 + grain / (1 + size), [&](int64_t begin, int64_t end, int) {
+            for (int64_t row = begin; row < end; ++row) {
+                const T *const from = x + row * size, *const g = gy + row * size;
+                const auto weights = [weight](int64_t i, int64_t n) { return Vec<T>::load(weight + i, n); };
+                const Moments<T> m = all[row] = moments(from, 1, size, T(eps), rms);
+                const GradientSums<T> s = gradient_sums(from, g, size, m.mean, weights);
+                Shared<T> shared = shared_part(s.g, s.g_d, T(size), m.rstd);
+                if (rms) shared.k1 = 0; // no mean that an element could move
+                gradient_row(from, g, gx + row * size, size, m, shared, weights);
+            }
+        });
+        if (gbias_)
+            column_sums(context, rows, size, gbias.get(), [=, g = gy.get()](int64_t row, int64_t i, int64_t n) {
+                return Vec<T>::load(g + row * size + i, n);
+            });
+        column_sums(context, rows, size, gweight.get(),
+                    [=, g = gy.get(), from = x.get()](int64_t row, int64_t i, int64_t n) {
+                        const Moments<T> m = all[row];
+                        const Vec<T> d = Vec<T>::load(from + row * size + i, n) - Vec<T>(m.mean);
+                        return Vec<T>::load(g + row * size + i, n) * (d * Vec<T>(m.rstd));
+                    });
+    });
 }
 
 } // namespace
@@ -212,60 +236,22 @@ void group_norm_grad(const GroupNormGrad& op, Context& context) {
 }
 
 void layer_norm(const LayerNorm& op, Context& context) {
-    visit_float(op.y.dtype, [&](auto zero) {
-        using T = decltype(zero);
-        const int first = op.x.rank - int(op.axes);
-        const int64_t rows = op.x.size(0, first), size = op.x.size(first, op.x.rank);
-        const Dense<T> x(context, op.x);
-        const T* const weight = dense_or(context, op.weight, size, T(1));
-        const T* const bias = dense_or(context, op.bias, size, -T(0));
-        const DenseOut<T> y(context, op.y);
-        parallel_ranges(context, rows, 1 + grain / size, [&](int64_t begin, int64_t end, int) {
-            for (int64_t row = begin; row < end; ++row) {
-                const T* const from = x + row * size;
-                T* const to = y + row * size;
-                const Moments<T> m = moments(from, 1, size, T(op.eps));
-                const Vec<T> mean(m.mean), rstd(m.rstd);
-                const auto step = [&](int64_t i, int64_t n) {
-                    fma(Vec<T>::load(from + i, n) - mean, rstd * Vec<T>::load(weight + i, n), Vec<T>::load(bias + i, n))
-                        .store(to + i, n);
-                };
-                int64_t i = 0;
-                for (; i + lanes <= size; i += lanes) step(i, lanes);
-                if (i < size) step(i, size - i);
-            }
-        });
-    });
+    norm_rows(context, op.x, op.weight, op.bias, op.y, op.axes, op.eps, false);
 }
-
+void rms_norm(const RmsNorm& op, Context& context) {
+    norm_rows(context, op.x, op.weight, Tensor(), op.y, op.axes, op.eps, true);
+}
 void layer_norm_grad(const LayerNormGrad& op, Context& context) {
-    visit_float(op.gx.dtype, [&](auto zero) {
-        using T = decltype(zero);
-        const int first = op.x.rank - int(op.axes);
-        const int64_t rows = op.x.size(0, first), size = op.x.size(first, op.x.rank);
-        const Dense<T> x(context, op.x), gy(context, op.gy);
-        const T* const weight = dense_or(context, op.weight, size, T(1));
-        const DenseOut<T> gx(context, op.gx), gweight(context, op.gweight), gbias(context, op.gbias);
-        Moments<T>* const all = context.scratch<Moments<T>>(rows);
-        parallel_ranges(context, rows, 1 + grain / (1 + size), [&](int64_t begin, int64_t end, int) {
-            for (int64_t row = begin; row < end; ++row) {
-                const T *const from = x + row * size, *const g = gy + row * size;
-                const auto weights = [weight](int64_t i, int64_t n) { return Vec<T>::load(weight + i, n); };
-                const Moments<T> m = all[row] = moments(from, 1, size, T(op.eps));
-                const GradientSums<T> s = gradient_sums(from, g, size, m.mean, weights);
-                gradient_row(from, g, gx + row * size, size, m, shared_part(s.g, s.g_d, T(size), m.rstd), weights);
-            }
-        });
-        column_sums(context, rows, size, gbias.get(), [=, g = gy.get()](int64_t row, int64_t i, int64_t n) {
-            return Vec<T>::load(g + row * size + i, n);
-        });
-        column_sums(context, rows, size, gweight.get(),
-                    [=, g = gy.get(), from = x.get()](int64_t row, int64_t i, int64_t n) {
-                        const Moments<T> m = all[row];
-                        const Vec<T> d = Vec<T>::load(from + row * size + i, n) - Vec<T>(m.mean);
-                        return Vec<T>::load(g + row * size + i, n) * (d * Vec<T>(m.rstd));
-                    });
-    });
+    norm_rows_grad(context, op.x, op.gy, op.weight, op.gx, op.gweight, op.gbias, op.axes, op.eps, false);
+}
+void rms_norm_grad(const RmsNormGrad& op, Context& context) {
+    norm_rows_grad(context, op.x, op.gy, op.weight, op.gx, op.gweight, Tensor(), op.axes, op.eps, true);
+}
+void instance_norm(const InstanceNorm& op, Context& context) {
+    GroupNorm grouped;
+    grouped.x = op.x, grouped.weight = op.weight, grouped.bias = op.bias, grouped.y = op.y;
+    grouped.num_groups = op.x.extent[1], grouped.eps = op.eps, grouped.activation = op.activation;
+    group_norm(grouped, context);
 }
 
 } // namespace mmk::cpu::MMK_ISA

@@ -2,6 +2,7 @@
 
 #include "../core/simd.h"
 #include "layouts4.h"
+#include "resample.linear.h"
 
 namespace mmk::cpu::MMK_ISA {
 namespace {
@@ -97,6 +98,7 @@ template <class T> void add_pixels(const T* gy, const Sources& rows, const Sourc
 } // namespace
 
 void interpolate(const Interpolate& op, Context& context) {
+    if (op.mode == Interpolation::bilinear) return interpolate_linear(op, context);
     visit_float(op.y.dtype, [&](auto zero) {
         using T = decltype(zero);
         const Sources rows(context, op.y.extent[2], op.x.extent[2], op.scale[0]);
@@ -121,6 +123,7 @@ void interpolate(const Interpolate& op, Context& context) {
 }
 
 void interpolate_grad(const InterpolateGrad& op, Context& context) {
+    if (op.mode == Interpolation::bilinear) return interpolate_linear_grad(op, context);
     visit_float(op.gx.dtype, [&](auto zero) {
         using T = decltype(zero);
         const Sources rows(context, op.gy.extent[2], op.gx.extent[2], op.scale[0]);

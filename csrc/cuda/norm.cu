@@ -1,4 +1,4 @@
-// layer_norm and its gradients. A row of at most 512 elements is held in the registers of half a warp, of at most 1024 in
+// layer_norm, rms_norm and their gradients. A row of at most 512 elements is held in the registers of half a warp, of at most 1024 in
 // those of a warp (half as many of float64); longer ones in a block's shared memory, so that memory is read once and
 // written once; rows longer than that are read again by each pass.
 #include "../ops/norm.h"
@@ -16,6 +16,7 @@ template <class T> struct LayerRows {
     Moments<Compute<T>>* moments;    // of each row, for the weights' gradients
     int64_t rows, count;
     Compute<T> eps;
+    bool rms; // 0 stands for the mean
 
     __device__ Compute<T> weight_of(int64_t i) const { return weight ? widen(weight[i]) : Compute<T>(1); }
     __device__ Compute<T> bias_of(int64_t i) const { return bias ? widen(bias[i]) : -Compute<T>(0); }
@@ -24,8 +25,8 @@ template <class T> struct LayerRows {
 // ---- rows in registers -----------------------------------------------------------------------------------------
 
 template <int halves, class C, class Value>
-__device__ inline Moments<C> row_moments(const Slots<C>& slots, C count, C eps, const Value& value) {
-    const C mean = row_sum<halves>(slots.lane_sum(value)) / count;
+__device__ inline Moments<C> row_moments(const Slots<C>& slots, C count, C eps, bool rms, const Value& value) {
+    const C mean = rms ? C(0) : row_sum<halves>(slots.lane_sum(value)) / count;
     const C squares = row_sum<halves>(slots.lane_sum([&](int k) {
         const C d = value(k) - mean;
         return d * d;
@@ -43,7 +44,7 @@ template <class T, int halves> __global__ void __launch_bounds__(threads) norm_h
             slots_of_row<C, halves>(row < op.rows || MMK_DEFECT(norm_row_past_end) ? int(op.count) : 0);
         C x[held<C>];
         slots.each([&](int k, int i) { x[k] = widen(op.x[begin + i]); });
-        const Moments<C> m = row_moments<halves>(slots, C(op.count), op.eps, [&](int k) { return x[k]; });
+        const Moments<C> m = row_moments<halves>(slots, C(op.count), op.eps, op.rms, [&](int k) { return x[k]; });
         slots.each([&](int k, int i) {
             op.y[begin + i] = narrow<T>(fma_scalar(x[k] - m.mean, m.rstd * op.weight_of(i), op.bias_of(i)));
         });
@@ -59,14 +60,14 @@ template <class T, int halves> __global__ void __launch_bounds__(threads, 2) nor
         C x[held<C>], gy[held<C>];
         slots.each([&](int k, int i) { x[k] = widen(op.x[begin + i]), gy[k] = widen(op.gy[begin + i]); });
         const C count = C(op.count);
-        const Moments<C> m = row_moments<halves>(slots, count, op.eps, [&](int k) { return x[k]; });
+        const Moments<C> m = row_moments<halves>(slots, count, op.eps, op.rms, [&](int k) { return x[k]; });
         const auto sums = row_sum<halves>(slots.lane_sum([&](int k) { // the weight is fetched twice: no registers
             Several<C, 2> terms;
             terms.at[0] = gy[k] * op.weight_of(slots.first + k * sum_lanes),
             terms.at[1] = terms.at[0] * (x[k] - m.mean);
             return terms;
         }));
-        const SharedPart<C> shared = shared_part(sums.at[0], sums.at[1], count, m.rstd);
+        const SharedPart<C> shared = shared_part(op.rms ? C(0) : sums.at[0], sums.at[1], count, m.rstd);
         slots.each(
             [&](int k, int i) { op.y[begin + i] = narrow<T>(shared(x[k] - m.mean, gy[k], m.rstd * op.weight_of(i))); });
         if (slots.first == 0 && row < op.rows) op.moments[row] = m;
@@ -96,7 +97,7 @@ template <class T, bool keep> __global__ void __launch_bounds__(long_row_threads
             else
                 return widen(from[i]);
         };
-        const Moments<C> m = block_moments<run_levels<keep>>(group, shared, C(op.count), op.eps, x);
+        const Moments<C> m = block_moments<run_levels<keep>>(group, shared, C(op.count), op.eps, x, op.rms);
         for (int64_t i = threadIdx.x; i < op.count; i += blockDim.x)
             op.y[row * op.count + i] = narrow<T>(fma_scalar(x(0, i) - m.mean, m.rstd * op.weight_of(i), op.bias_of(i)));
         if (keep) __syncthreads(); // before the next row takes this one's place
@@ -129,12 +130,12 @@ template <class T, bool keep> __global__ void __launch_bounds__(long_row_threads
                 return widen(gy_row[i]);
         };
         const C count = C(op.count);
-        const Moments<C> m = block_moments<levels>(group, shared, count, op.eps, x);
+        const Moments<C> m = block_moments<levels>(group, shared, count, op.eps, x, op.rms);
         const auto g = [&](int64_t i) { return gy(i) * op.weight_of(i); };
         const C sum_g = group_sum<levels, C>(group, shared, [&](int64_t, int64_t i) { return g(i); });
         const C sum_g_d =
             group_sum<levels, C>(group, shared, [&](int64_t, int64_t i) { return g(i) * (x(0, i) - m.mean); });
-        const SharedPart<C> part = shared_part(sum_g, sum_g_d, count, m.rstd);
+        const SharedPart<C> part = shared_part(op.rms ? C(0) : sum_g, sum_g_d, count, m.rstd);
         for (int64_t i = threadIdx.x; i < op.count; i += blockDim.x)
             op.y[row * op.count + i] = narrow<T>(part(x(0, i) - m.mean, gy(i), m.rstd * op.weight_of(i)));
         if (threadIdx.x == 0) op.moments[row] = m;
@@ -203,33 +204,55 @@ template <class T, bool gradient> void launch_rows(const LayerRows<T>& op, Conte
     }
 }
 
+template <class T> void norm_rows(const Tensor& x_, const Tensor& weight_, const Tensor& bias_, const Tensor& y_,
+                                  int64_t axes, double eps, bool rms, Context& context) {
+    const int first = x_.rank - int(axes);
+    const Dense<T> x(context, x_), weight(context, weight_), bias(context, bias_);
+    DenseOut<T> y(context, y_);
+    launch_rows<T, false>(LayerRows<T>{x, nullptr, weight, bias, y, nullptr, x_.size(0, first), x_.size(first, x_.rank),
+                                       Compute<T>(eps), rms},
+                          context);
+    y.finish();
+}
+template <class T> void norm_rows_grad(const Tensor& x_, const Tensor& gy_, const Tensor& weight_, const Tensor& gx_,
+                                       const Tensor& gweight_, const Tensor& gbias_, int64_t axes, double eps, bool rms,
+                                       Context& context) {
+    using C = Compute<T>;
+    const int first = x_.rank - int(axes);
+    const int64_t rows = x_.size(0, first), count = x_.size(first, x_.rank);
+    const Dense<T> x(context, x_), gy(context, gy_), weight(context, weight_);
+    DenseOut<T> gx(context, gx_), gweight(context, gweight_), gbias(context, gbias_);
+    const LayerRows<T> all{x, gy, weight, nullptr, gx, context.scratch<Moments<C>>(rows), rows, count, C(eps), rms};
+    launch_rows<T, true>(all, context);
+    column_sums<C>(context, LayerTerm<T>{all}, gweight.get(), gbias_ ? gbias.get() : context.scratch<T>(count), rows,
+                   count);
+    gx.finish(), gweight.finish(), gbias.finish();
+}
+
 } // namespace
 
 void layer_norm(const LayerNorm& op, Context& context) {
     visit_storage(op.y.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
-        const int first = op.x.rank - int(op.axes);
-        const Dense<T> x(context, op.x), weight(context, op.weight), bias(context, op.bias);
-        DenseOut<T> y(context, op.y);
-        launch_rows<T, false>(LayerRows<T>{x, nullptr, weight, bias, y, nullptr, op.x.size(0, first),
-                                           op.x.size(first, op.x.rank), Compute<T>(op.eps)},
-                              context);
-        y.finish();
+        norm_rows<T>(op.x, op.weight, op.bias, op.y, op.axes, op.eps, false, context);
     });
 }
-
+void rms_norm(const RmsNorm& op, Context& context) {
+    visit_storage(op.y.dtype, [&](auto type) {
+        using T = typename decltype(type)::type;
+        norm_rows<T>(op.x, op.weight, Tensor(), op.y, op.axes, op.eps, true, context);
+    });
+}
 void layer_norm_grad(const LayerNormGrad& op, Context& context) {
     visit_storage(op.gx.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
-        using C = Compute<T>;
-        const int first = op.x.rank - int(op.axes);
-        const int64_t rows = op.x.size(0, first), count = op.x.size(first, op.x.rank);
-        const Dense<T> x(context, op.x), gy(context, op.gy), weight(context, op.weight);
-        DenseOut<T> gx(context, op.gx), gweight(context, op.gweight), gbias(context, op.gbias);
-        const LayerRows<T> all{x, gy, weight, nullptr, gx, context.scratch<Moments<C>>(rows), rows, count, C(op.eps)};
-        launch_rows<T, true>(all, context);
-        column_sums<C>(context, LayerTerm<T>{all}, gweight.get(), gbias.get(), rows, count);
-        gx.finish(), gweight.finish(), gbias.finish();
+        norm_rows_grad<T>(op.x, op.gy, op.weight, op.gx, op.gweight, op.gbias, op.axes, op.eps, false, context);
+    });
+}
+void rms_norm_grad(const RmsNormGrad& op, Context& context) {
+    visit_storage(op.gx.dtype, [&](auto type) {
+        using T = typename decltype(type)::type;
+        norm_rows_grad<T>(op.x, op.gy, op.weight, op.gx, op.gweight, Tensor(), op.axes, op.eps, true, context);
     });
 }
 

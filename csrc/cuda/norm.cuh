@@ -1,8 +1,7 @@
 // What layer_norm and group_norm share: the numbers of a group, and the gradients of the weights, which are sums over rows.
 #pragma once
 
-#include "layout.cuh"
-#include "rows.cuh"
+#include "channels.cuh"
 
 namespace mmk::cuda {
 
@@ -13,10 +12,10 @@ template <class C> __device__ inline C reciprocal_deviation(C squares, C count, 
     return C(1) / sqrt(Vec<C>(squares / count + eps)).v;
 }
 
-// Of a group whose elements are value(plane, element), by a block.
-template <int levels, class C, class Value>
-__device__ inline Moments<C> block_moments(const Group& group, C* shared, C count, C eps, const Value& value) {
-    const C mean = group_sum<levels, C>(group, shared, value) / count;
+// Of a group whose elements are value(plane, element), by a block; rms: about 0, which stands for the mean.
+template <int levels, class C, class Value> __device__ inline Moments<C>
+block_moments(const Group& group, C* shared, C count, C eps, const Value& value, bool rms = false) {
+    const C mean = rms ? C(0) : group_sum<levels, C>(group, shared, value) / count;
     const C squares = group_sum<levels, C>(group, shared, [&](int64_t plane, int64_t i) {
         const C d = value(plane, i) - mean;
         return d * d;
@@ -36,7 +35,6 @@ template <class C> __device__ inline SharedPart<C> shared_part(C sum_g, C sum_g_
 
 // ---- sums over rows, one for each column: 64 rows at a time, then the binary-counter tree ------------------------
 
-inline constexpr int64_t rows_a_chunk = 64;
 inline constexpr int column_sum_threads = 256;
 
 // Terms that earlier threads have summed.

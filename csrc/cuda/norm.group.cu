@@ -1,4 +1,4 @@
-// group_norm and its gradients, planes contiguous (NCHW) or interleaved (channels-last). A group that fits is held by
+// group_norm, instance_norm and their gradients, planes contiguous (NCHW) or interleaved (channels-last). A group that fits is held by
 // a block in shared memory, so that memory is read once and written once; 40,960 elements of a U-Net's 64 x 64 level are
 // 160 KB of float32. Larger groups are read by every pass, in launches of sixteen threads a run of chunks.
 #include "../ops/norm.h"
@@ -440,6 +440,13 @@ void group_norm(const GroupNorm& op, Context& context) {
         }
         y.finish();
     });
+}
+
+void instance_norm(const InstanceNorm& op, Context& context) {
+    GroupNorm grouped;
+    grouped.x = op.x, grouped.weight = op.weight, grouped.bias = op.bias, grouped.y = op.y;
+    grouped.num_groups = op.x.extent[1], grouped.eps = op.eps, grouped.activation = op.activation;
+    group_norm(grouped, context);
 }
 
 void group_norm_grad(const GroupNormGrad& op, Context& context) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "places4.cuh"
+#include "resample.linear.h"
 
 namespace mmk::cuda {
 namespace {
@@ -92,6 +93,7 @@ template <class T, int V> __global__ void __launch_bounds__(place_threads) add_n
 } // namespace
 
 void interpolate(const Interpolate& op, Context& context) {
+    if (op.mode == Interpolation::bilinear) return interpolate_linear(op, context);
     visit_storage(op.y.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
         constexpr int V = wide_pack<T>;
@@ -120,6 +122,7 @@ void interpolate(const Interpolate& op, Context& context) {
 }
 
 void interpolate_grad(const InterpolateGrad& op, Context& context) {
+    if (op.mode == Interpolation::bilinear) return interpolate_linear_grad(op, context);
     visit_storage(op.gx.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
         constexpr int V = wide_pack<T>;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,3 +101,51 @@ def norm_grad(call: Call) -> list[Array]:
     gweight = np.sum(np.abs(gy) * (n_error + depth * n).reshape(x.shape), axis=others)
     gbias = depth * np.sum(np.abs(gy), axis=others)
     return [call.unit * e for e in (gx.reshape(x.shape), gweight, gbias)]
+
+
+def instance_norm(call: Call) -> list[Array]:
+    """group_norm with a group for each channel."""
+    x, weight, bias = call.operands
+    assert x is not None
+    attributes = {**call.attributes, "num_groups": x.shape[1]}
+
+    def reference(*operands: Array | None, num_groups: int, **rest: Any) -> Any:
+        return call.reference(*operands[:3], **rest)
+
+    return norm(replace(call, operands=[x, weight, bias, None, None], attributes=attributes, reference=reference))
+
+
+def _squared(call: Call) -> tuple[Array, int, Array, Array]:
+    """rms_norm's rows, the depth of a sum over one, 1 / sqrt(mean square + eps), and that factor's relative error: a
+    rounding for the square, the sum, the division; the sum with eps, which is rounded; the root and the quotient."""
+    x, count = call.operands[0], max(call.depth, 1)
+    assert x is not None
+    rows, depth = x.reshape(x.size // count, count), long_sum_depth(count)
+    square = np.sum(rows**2, axis=1, keepdims=True) / count
+    inside = square + call.attributes["eps"]
+    return rows, depth, 1 / np.sqrt(inside), ((depth + 2) * square + 2 * inside) / inside / 2 + 2
+
+
+def rms_norm(call: Call) -> list[Array]:
+    """The factor's error, its product with the weight, and that with x."""
+    x, weight = call.operands
+    assert x is not None
+    rows, _, factor, factor_error = _squared(call)
+    y = np.abs(rows * factor) * (factor_error + 2)
+    return [call.unit * y.reshape(x.shape) * (1 if weight is None else np.abs(weight))]
+
+
+def rms_norm_grad(call: Call) -> list[Array]:
+    """First-order errors of rstd * (g - n * mean(g * n)), n the normalised values, and of the sum over rows."""
+    x, gy, weight = call.operands
+    assert x is not None and gy is not None
+    rows, depth, factor, factor_error = _squared(call)
+    g = np.abs(gy if weight is None else gy * weight).reshape(rows.shape)
+    n = np.abs(rows * factor)
+    n_error = n * (factor_error + 1)
+    part = np.sum(g * n, axis=1, keepdims=True) / rows.shape[1]
+    part_error = (depth + 6) * part + np.sum(g * n_error, axis=1, keepdims=True) / rows.shape[1]
+    gx = factor * ((4 + factor_error) * (g + n * part) + n * part_error + n_error * part)
+    others = tuple(range(x.ndim - call.attributes["axes"]))
+    gweight = np.sum(np.abs(gy) * (n_error + (row_sum_depth(len(rows)) + 3) * n).reshape(x.shape), axis=others)
+    return [call.unit * gx.reshape(x.shape), call.unit * gweight]

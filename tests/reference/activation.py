@@ -6,6 +6,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .activation_more import (  # noqa: F401  (rooms of this family)
+    elu,
+    elu_grad,
+    hardsigmoid,
+    hardsigmoid_grad,
+    hardswish,
+    hardswish_grad,
+    hardtanh,
+    hardtanh_grad,
+    local_response_norm,
+    local_response_norm_grad,
+    mish,
+    mish_grad,
+    prelu,
+    prelu_grad,
+    quick_gelu,
+    quick_gelu_grad,
+    relu6,
+    relu6_grad,
+    softplus,
+    softplus_grad,
+)  # fmt: skip
 from .noise import philox_uniform
 
 Array = NDArray[Any]

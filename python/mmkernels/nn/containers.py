@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from .. import arrays
 from ..ops.resample import interpolate
@@ -79,7 +79,7 @@ class Flatten(Module):
 
 
 class Upsample(Module):
-    """Each pixel repeated scale_factor times in both directions.
+    """Planes at scale_factor times their height and width; see mmkernels.interpolate.
 
     >>> import numpy as np
     >>> from mmkernels import nn
@@ -87,10 +87,19 @@ class Upsample(Module):
     (1, 1, 4, 4)
     """
 
-    def __init__(self, scale_factor: int = 2) -> None:
-        self.scale_factor = scale_factor
+    def __init__(
+        self,
+        scale_factor: float = 2,
+        mode: Literal["nearest", "bilinear"] = "nearest",
+        align_corners: bool | None = None,
+    ) -> None:
+        self.scale_factor, self.align_corners = scale_factor, align_corners
+        self.mode: Literal["nearest", "bilinear"] = mode
 
     def forward(self, x: Any) -> Any:
         """x (N, C, H, W) to (N, C, H * scale_factor, W * scale_factor)."""
-        height, width = arrays.shape_of(x)[2:]
-        return interpolate(x, (height * self.scale_factor, width * self.scale_factor))
+        if isinstance(self.scale_factor, int):
+            height, width = arrays.shape_of(x)[2:]
+            size = (height * self.scale_factor, width * self.scale_factor)
+            return interpolate(x, size, mode=self.mode, align_corners=self.align_corners)
+        return interpolate(x, None, self.scale_factor, self.mode, self.align_corners)

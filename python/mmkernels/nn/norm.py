@@ -7,11 +7,11 @@ from typing import Any
 
 from ..autograd import Variable
 from ..errors import ContractError
-from ..ops.norm import group_norm, layer_norm
+from ..ops.norm import group_norm, layer_norm, rms_norm
 from .initial import constant, parameter
 from .module import Module, taped
 
-__all__ = ["GroupNorm", "LayerNorm"]
+__all__ = ["GroupNorm", "LayerNorm", "RMSNorm"]
 
 
 class GroupNorm(Module):
@@ -80,3 +80,29 @@ class LayerNorm(Module):
         """x (*, *normalized_shape) to the same shape."""
         weight, bias = taped(x, self.weight, self.bias)
         return layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
+class RMSNorm(Module):
+    """Root-mean-square normalisation (Zhang and Sennrich 2019) over the trailing extents; see mmkernels.rms_norm.
+
+    >>> import numpy as np
+    >>> from mmkernels import nn
+    >>> nn.RMSNorm(2)(np.full((1, 2), 3, np.float32)).round(3).tolist()
+    [[1.0, 1.0]]
+    """
+
+    weight: Variable | None
+
+    def __init__(
+        self, normalized_shape: int | Sequence[int], eps: float | None = None, elementwise_affine: bool = True
+    ) -> None:
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape, self.eps = shape, eps
+        self.weight = None
+        if elementwise_affine:
+            parameter(self, "weight", shape, constant(1.0))
+
+    def forward(self, x: Any) -> Any:
+        """x (*, *normalized_shape) to the same shape."""
+        (weight,) = taped(x, self.weight)
+        return rms_norm(x, self.normalized_shape, weight, self.eps)

@@ -35,23 +35,24 @@ def _with(cases: Sequence[Case], attributes: Mapping[str, Any]) -> tuple[Case, .
 
 def _unary(
     name: str, summary: str, vjp: str, bound: Bound, *, attributes: tuple[Attr, ...] = (),
-    cases: tuple[Case, ...] = _CASES, domain: str = "normal", flops: int = 10, source: str = "",
+    requires: tuple[Require, ...] = (), cases: tuple[Case, ...] = _CASES, domain: str = "normal", flops: int = 10,
+    source: str = "",
 ) -> Contract:  # fmt: skip
     return Contract(
         name, summary,
-        inputs=(Arg("x", "*S", domain=domain),), attributes=attributes, outputs=(Out("y", "*S"),),
+        inputs=(Arg("x", "*S", domain=domain),), attributes=attributes, outputs=(Out("y", "*S"),), requires=requires,
         free=("S",), layout="x", flops=f"{flops}*prod(S)", bound=bound, vjp={"x": vjp}, cases=cases, source=source,
     )  # fmt: skip
 
 
 def _slope(
     name: str, summary: str, of: str, vjp: Mapping[str, str], bound: Bound, *, attributes: tuple[Attr, ...] = (),
-    cases: tuple[Case, ...] = _CASES, flops: int = 1,
+    requires: tuple[Require, ...] = (), cases: tuple[Case, ...] = _CASES, flops: int = 1,
 ) -> Contract:  # fmt: skip
     """A gradient: gy times a function of the operand or of the result, whichever ``of`` names."""
     return Contract(
         name, summary,
-        inputs=(Arg(of, "*S"), Arg("gy", "*S")), attributes=attributes, outputs=(Out("gx", "*S"),),
+        inputs=(Arg(of, "*S"), Arg("gy", "*S")), attributes=attributes, outputs=(Out("gx", "*S"),), requires=requires,
         free=("S",), layout=of, flops=f"{flops}*prod(S)", bound=bound, vjp=vjp, cases=cases,
     )  # fmt: skip
 

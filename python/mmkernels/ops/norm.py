@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out, Require
+from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out, Require, number
 from ..errors import ContractError
 from ..operator import Operator
+from ..windows import listed
 
-__all__ = ["group_norm", "layer_norm"]
+__all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
 ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")
 _EPS = Attr("eps", "float", 1e-5, doc="added to the variance")
@@ -154,6 +155,76 @@ LAYER_NORM_GRAD = Contract(
     ),
 )  # fmt: skip
 
+# ---- rms_norm -------------------------------------------------------------------------------------------------------
+
+
+def _rms_norm_grad_unfused(o: Any) -> Any:
+    rows, leading = (o.S[: len(o.S) - o.axes]), tuple(range(len(o.S) - o.axes))
+    flat, axis = (*rows, o.M), (len(rows),)
+    x = o.reshape(o.x, flat)
+    factor = o.div(1.0, o.sqrt(o.add(o.mean(o.mul(x, x), dims=axis, keepdim=True), o.eps)))
+    normalised = o.mul(x, factor)
+    g = o.reshape(o.gy if o.weight is None else o.mul(o.gy, o.weight), flat)
+    part = o.mul(normalised, o.mean(o.mul(g, normalised), dims=axis, keepdim=True))
+    gx = o.reshape(o.mul(factor, o.sub(g, part)), o.S)
+    return gx, o.sum(o.mul(o.gy, o.reshape(normalised, o.S)), dims=leading)
+
+
+_RMS_CASES = tuple(
+    Case(c.name, c.extents, c.attributes, tuple(n for n in c.optional if n == "weight"), c.bench) for c in _LAYER_CASES
+)
+RMS_NORM = Contract(
+    "rms_norm", "x / sqrt(mean(x^2) + eps) * weight over the trailing extents.",
+    inputs=(Arg("x", "*S"), Arg("weight", "*D", optional=True)), attributes=(_AXES, _EPS), outputs=(Out("y", "*S"),),
+    requires=(_AXES_THERE, _EPS_POSITIVE), lets=_ROWS, layout="x", flops="5*prod(S)",
+    bound=Bound("rms_norm", depth="M"),
+    vjp={"x weight": "rms_norm_grad(x, gy, weight, axes=axes, eps=eps)"},
+    cases=_RMS_CASES, source="Zhang and Sennrich, arXiv 1910.07467",
+)  # fmt: skip
+RMS_NORM_GRAD = Contract(
+    "rms_norm_grad", "Gradients of rms_norm.",
+    inputs=(Arg("x", "*S"), Arg("gy", "*S"), Arg("weight", "*D", optional=True)),
+    attributes=(_AXES, _EPS), outputs=(Out("gx", "*S"), Out("gweight", "*D")),
+    requires=(_AXES_THERE, _EPS_POSITIVE), lets=_ROWS,
+    layout="x", flops="11*prod(S)", bound=Bound("rms_norm_grad", depth="M"), composition=_rms_norm_grad_unfused,
+    cases=_RMS_CASES,
+)  # fmt: skip
+
+# ---- instance_norm --------------------------------------------------------------------------------------------------
+
+INSTANCE_NORM = Contract(
+    "instance_norm", "activation((x - mean) / sqrt(var + eps) * weight + bias) over each sample's channel.",
+    inputs=(Arg("x", "N C *S"), Arg("weight", "C", optional=True), Arg("bias", "C", optional=True)),
+    attributes=(_EPS, Attr("activation", "choice", None, choices=ACTIVATIONS)),
+    outputs=(Out("y", "N C *S"),), lets={"M": "prod(S)"},
+    requires=(
+        _EPS_POSITIVE,
+        Require("M != 1", "x has 1 value for each mean: its shape behind N and C is {S}; expected more than 1",
+                broken={"S": ()}),
+    ),
+    free=("N", "C"), layout="x", flops="8*N*C*prod(S)", bound=Bound("instance_norm", depth="M"),
+    vjp={"x weight bias": "group_norm_grad(x, gy, weight, num_groups=C, eps=eps)"},
+    composition=lambda o: o[o.activation](o.instance_norm(o.x, o.weight, o.bias, eps=o.eps)),
+    composed_when="activation is not None",
+    cases=(
+        Case("affine", {"N": 2, "C": 5, "S": (5, 7)}, {}, ("weight", "bias")),
+        Case("plain", {"N": 3, "C": 4, "S": (6, 23)}, {"eps": 1e-3}),
+        Case("one spatial extent", {"N": 2, "C": 17, "S": (137,)}, {"activation": "relu"}, ("weight",)),
+        Case("three spatial extents", {"N": 1, "C": 3, "S": (2, 9, 15)}, {"activation": "silu"}, ("bias",)),
+        Case("no samples", {"N": 0, "C": 3, "S": (2, 2)}, {}, ("weight", "bias")),
+        Case("CycleGAN", {"N": 1, "C": 256, "S": (64, 64)}, {"activation": "relu"}, bench=True),
+    ),
+    source="Ulyanov et al., arXiv 1607.08022",
+)  # fmt: skip
+
+
+def _extents(name: str, normalized_shape: Any) -> tuple[int, ...]:
+    """One extent, or a sequence of them."""
+    where, normalized_shape = f"{name}: normalized_shape is {normalized_shape!r}", listed(normalized_shape)
+    if isinstance(normalized_shape, (tuple, list)):
+        return tuple(number("int", n, where) for n in normalized_shape)
+    return (number("int", normalized_shape, where),)
+
 
 def _plain_axes(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[str, Any]:
     """A shape stands for its number of extents, once it is known to be that of x's last ones."""
@@ -166,8 +237,19 @@ def _plain_axes(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[st
     return {**raw, "axes": len(wanted)}
 
 
+_EPSILON = {"float64": 2.0**-52}
+
+
+def _plain_rms(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[str, Any]:
+    """No eps is that of the type that is computed in."""
+    plain = _plain_axes(raw, operands)
+    return {**plain, "eps": _EPSILON.get(operands["x"].dtype, 2.0**-23)} if plain["eps"] is None else plain
+
+
 _group_norm, _group_norm_grad = Operator(GROUP_NORM), Operator(GROUP_NORM_GRAD)
 _layer_norm, _layer_norm_grad = Operator(LAYER_NORM, _plain_axes), Operator(LAYER_NORM_GRAD)
+_rms_norm, _rms_norm_grad = Operator(RMS_NORM, _plain_rms), Operator(RMS_NORM_GRAD)
+_instance_norm = Operator(INSTANCE_NORM)
 
 
 def group_norm(
@@ -207,5 +289,55 @@ def layer_norm(
     array([[-1.,  1.],
            [-1.,  1.]])
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = _extents("layer_norm", normalized_shape)
     return _layer_norm.call(x, weight, bias, shape, eps, out)
+
+
+def rms_norm(
+    x: Any, normalized_shape: int | Sequence[int], weight: Any = None, eps: float | None = None, *, out: Any = None
+) -> Any:
+    """Divides by the root of the mean square over the last extents of x (Zhang and Sennrich, arXiv 1910.07467).
+
+    The result is ``x / sqrt(mean(x^2) + eps) * weight``, rounded once in 16 bits. ``normalized_shape`` are those
+    extents, an int for one; weight has that shape. Without ``eps`` it is 2^-23, in float64 2^-52. All of one float
+    dtype. Raises ContractError if x does not end in normalized_shape or shapes disagree, ContractTypeError for other
+    dtypes. Gradients of any order. Stable.
+
+    >>> import numpy as np, mmkernels as mmk
+    >>> mmk.rms_norm(np.array([[3.0, 3.0], [0.0, 8.0]]), (2,), eps=0.0).round(4)
+    array([[1.    , 1.    ],
+           [0.    , 1.4142]])
+    """
+    shape = _extents("rms_norm", normalized_shape)
+    return _rms_norm.call(x, weight, shape, eps, out)
+
+
+def instance_norm(
+    x: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
+    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, *, activation: str | None = None,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """Normalises each channel of each sample to mean 0 and variance 1 (Ulyanov et al., arXiv 1607.08022).
+
+    The result is ``activation((x - mean) / sqrt(var + eps) * weight + bias)``; x is (N, C, ...), weight and bias (C,),
+    all of one float dtype. Without ``use_input_stats`` the running statistics are used, as in batch_norm. With it they
+    must be None: they would have to be changed, and no function here changes an operand; so ``momentum`` has no
+    effect. Raises ContractError for that, for a single value behind N and C, and if shapes disagree;
+    ContractTypeError for other dtypes. Gradients of any order. Stable.
+
+    >>> import numpy as np, mmkernels as mmk
+    >>> mmk.instance_norm(np.array([[[1.0, 3.0], [10.0, 30.0]]]), eps=0.0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+    if not number("bool", use_input_stats, f"instance_norm: use_input_stats is {use_input_stats!r}"):
+        from .norm_batch import batch_norm
+
+        if running_mean is None or running_var is None:
+            raise ContractError("instance_norm: running_mean or running_var is None; expected both, as use_input_stats "
+                                "is False")  # fmt: skip
+        return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps, activation=activation,
+                          out=out)  # fmt: skip
+    if running_mean is not None or running_var is not None:
+        raise ContractError("instance_norm: running_mean or running_var is given; expected None with use_input_stats")
+    return _instance_norm.call(x, weight, bias, eps, activation, out)

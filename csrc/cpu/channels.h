@@ -1,0 +1,68 @@
+// Tensors N C *S whose channels have numbers: functions of each element and its channel's numbers.
+#pragma once
+
+#include "../core/layout.h"
+#include "../core/simd.h"
+
+namespace mmk::cpu::MMK_ISA {
+
+using namespace mmk::MMK_ISA;
+
+// Whether the channels of a pixel are neighbours in memory, all pixels dense: channels-last, or nothing behind C.
+MMK_INLINE bool has_channels_inside(const Tensor& t) {
+    int64_t expected = t.extent[1];
+    if (t.extent[1] == 1 ? t.size(2, t.rank) != 1 : t.stride[1] != 1) return false; // one channel: a plane
+    for (int k = t.rank; k > 1; --k) { // the last axis to the third, then the first
+        const int axis = k > 2 ? k - 1 : 0;
+        if (t.extent[axis] != 1 && t.stride[axis] != expected) return false;
+        expected *= t.extent[axis];
+    }
+    return true;
+}
+
+// numbers: an array of K pointers, each to one number per channel.
+template <int K, class T, class F, class... In>
+MMK_FLATTEN void plane_kernel(const T* const* numbers, int64_t channel, T* y, int64_t size, F f, const In*... x) {
+    Vec<T> number[K];
+    for (int k = 0; k < K; ++k) number[k] = Vec<T>(numbers[k][channel]);
+    int64_t i = 0;
+    for (; i + lanes <= size; i += lanes) f(number, Vec<T>::load(x + i)...).store(y + i);
+    if (i < size) f(number, Vec<T>::load(x + i, size - i)...).store(y + i, size - i);
+}
+template <int K, class T, class F, class... In>
+MMK_FLATTEN void pixel_kernel(const T* const* numbers, int64_t channels, T* y, F f, const In*... x) {
+    Vec<T> number[K];
+    for (int64_t c = 0; c < channels; c += lanes) {
+        for (int k = 0; k < K; ++k) number[k] = Vec<T>::load(numbers[k] + c, channels - c);
+        f(number, Vec<T>::load(x + c, channels - c)...).store(y + c, channels - c);
+    }
+}
+
+// y = f(the channel's K numbers, x...), element by element.
+template <int K, class T, class F, class... In>
+void map_channels(Context& context, const T* const (&numbers)[K], F f, const Tensor& y, const In&... x) {
+    constexpr int64_t grain = 4096; // elements for which a second thread pays
+    const int64_t channels = y.extent[1], size = y.size(2, y.rank);
+    if (y.size() == 0) return;
+    const T* const* const at = numbers;
+    if (has_channels_inside(y) && (has_channels_inside(x) && ...)) {
+        context.chose("pixels", "channels are neighbours in memory");
+        const auto run = [&](T* to, const auto*... from) {
+            parallel_ranges(context, y.size() / channels, 1 + grain / channels, [&](int64_t begin, int64_t end, int) {
+                for (int64_t p = begin; p < end; ++p)
+                    pixel_kernel<K>(at, channels, to + p * channels, f, from + p * channels...);
+            });
+        };
+        return run(static_cast<T*>(y.data), static_cast<const T*>(x.data)...);
+    }
+    context.chose("planes", "pixels of a channel are neighbours in memory");
+    const auto run = [&](T* to, const auto*... from) {
+        parallel_ranges(context, y.extent[0] * channels, 1 + grain / size, [&](int64_t begin, int64_t end, int) {
+            for (int64_t p = begin; p < end; ++p)
+                plane_kernel<K>(at, p % channels, to + p * size, size, f, from + p * size...);
+        });
+    };
+    run(DenseOut<T>(context, y).get(), Dense<T>(context, x).get()...);
+}
+
+} // namespace mmk::cpu::MMK_ISA

@@ -1,0 +1,11 @@
+// interpolate between pixels, and its gradient.
+#pragma once
+
+#include "../ops/resample.h"
+
+namespace mmk::cpu::MMK_ISA {
+
+void interpolate_linear(const Interpolate& op, Context& context);
+void interpolate_linear_grad(const InterpolateGrad& op, Context& context);
+
+} // namespace mmk::cpu::MMK_ISA
