@@ -4,7 +4,6 @@ that are not finite, and the calls that it leaves to the portable kernels."""
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 
 import harness
 from emulated import SCHEDULES, Array, Schedule, floor, run_on, scheduled
+from hopper import CHECKED, switched, told
 from mmkernels.contract import Case
 from mmkernels.interop import device
 from mmkernels.operator import OPERATORS
@@ -19,18 +19,18 @@ from mmkernels.verify import case_operands
 
 ATTENTION = OPERATORS["attention"]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-CHECKED = Schedule("random", 5)
 
 
 @pytest.fixture(autouse=True)
 def _hopper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MMK_CUDA_ARCH", "sm_90a")
+    switched(monkeypatch, True)
 
 
 def case_of(extents: str, causal: int = 0, scale: float | None = None) -> Case:
     """A case from "B H Hkv Sq Sk D Dv" in numbers."""
     named = dict(zip(("B", "H", "Hkv", "Sq", "Sk", "D", "Dv"), map(int, extents.split()), strict=True))
-    return Case(extents, named, {"causal": causal, "scale": scale or 1 / math.sqrt(named["D"])}, ())
+    attributes = {"causal": causal, "scale": scale or 1 / math.sqrt(named["D"])}
+    return Case(extents, {**named, "B": (named["B"],)}, attributes, ())
 
 
 def attend(operands: dict[str, Array], causal: int, checked: bool = False) -> tuple[Array, ...]:
@@ -166,21 +166,7 @@ def test_layouts() -> None:
 def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel runs where it is asked for: 16-bit operands, head dimensions that tensor copies can walk, no mask, no
     bias. Nothing that decides is a free extent."""
-    told: list[str] = []
-    find = device._plan
-
-    class Told:
-        def __init__(self, plan: Any) -> None:
-            self.plan = plan
-
-        def run(self, *arguments: Any) -> None:
-            told.append(self.plan.run(*arguments))
-
-    def find_told(*arguments: Any) -> tuple[Any, ...]:
-        plan, *rest = find(*arguments)
-        return Told(plan), *rest
-
-    monkeypatch.setattr(device, "_plan", find_told)
+    ways = told(monkeypatch)
 
     def ours(extents: str, dtype: str = "bfloat16", scale: float = 1.0, hidden_by: str = "") -> bool:
         x = operands_of(extents, dtype)
@@ -188,7 +174,7 @@ def test_choice(monkeypatch: pytest.MonkeyPatch) -> None:
             x[hidden_by] = np.ones((1, 1, 1, x["k"].shape[2]), bool if hidden_by == "mask" else x["q"].dtype)
         case = Case("", {}, {"causal": 1, "scale": scale}, (hidden_by,) if hidden_by else ())
         run_on(floor("_emulated"), ATTENTION, case, x)
-        return "tensor copies and wgmma" in told[-1]
+        return "tensor copies and wgmma" in ways[-1]
 
     for extents in ("1 1 1 5 7 8 8", "3 4 2 1 200 64 64", "1 1 1 140 1 256 136"):
         assert ours(extents) and ours(extents, "float16")

@@ -10,17 +10,12 @@
 // a, sum); a row's four threads are added last, as (0 + 1) + (2 + 3). O = O a, then O += p v by wgmma with p rounded to 16
 // bits. Keys that a row does not see multiply a tile's values with +0, which changes nothing as long as these are
 // finite: values that are not are taken out of tiles with hidden keys, and given to the rows that see them afterwards.
-#include <stdexcept>
-
-#include "attention.cuh"
+#include "attention.sm90.cuh"
 
 namespace mmk::cuda::flash {
 namespace {
 
-constexpr int consumers = 2, group_rows = 64, block_rows = consumers * group_rows;
-constexpr int threads = 128 * (1 + consumers);
 constexpr int inspectors = 3; // the producer's other warps
-constexpr int atom = 64;      // columns that lie in one swizzled row of 128 bytes
 constexpr float infinity = __builtin_inff();
 
 // Head dimensions are filled up with zeros to 64, 128 or 256. A consumer's thread has keys / 2 scores, keys / 4 registers
@@ -51,13 +46,6 @@ template <int stages> struct Barriers {
         }
         fence_mbarrier_init();
     }
-};
-
-// A tile's place in a ring, from the number of tiles before it: stages are a power of two, so the count may wrap.
-template <int stages> struct Slot {
-    int stage;
-    uint32_t parity;
-    explicit MMK_PTX Slot(uint32_t count) : stage(int(count % stages)), parity(count / stages % 2) {}
 };
 
 // 128 queries of a head, and the key tiles that any of them sees: of those before `whole`, all see every key.
@@ -197,12 +185,6 @@ MMK_PTX void inspect(const Problem& problem, const Room<width>& room, Barriers<T
 
 // ---- the consumers ------------------------------------------------------------------------------------------------------
 
-template <class T> MMK_PTX uint32_t pack_pair(float low, float high) {
-    if constexpr (std::is_same_v<T, __half>)
-        return pack_f16(low, high);
-    else
-        return pack_bf16(low, high);
-}
 // 14 instructions for a score, where wgmma takes the time of 16 at 128 columns and of 8 at 64: the softmax is what limits
 // this kernel. exp2_approximate would be two.
 MMK_PTX float power(float x) { return softmax_exp2(x); }
@@ -446,7 +428,7 @@ template <class T, int width> struct Consumer {
     }
 };
 
-template <class T, int width> __global__ void __launch_bounds__(threads, 1)
+template <class T, int width> __global__ void __launch_bounds__(hopper_threads, 1)
     attention_on_hopper(const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
                         const __grid_constant__ CUtensorMap v, const __grid_constant__ CUtensorMap y,
                         const __grid_constant__ Problem problem) {
@@ -476,25 +458,6 @@ template <class T, int width> __global__ void __launch_bounds__(threads, 1)
 
 // ---- on the host --------------------------------------------------------------------------------------------------------
 
-// What tensor maps can walk: rows of 16-byte pieces, strides above 0.
-bool lies_in_rows(const Tensor& x) {
-    bool good = aligned(x.data, 16) && x.stride[3] == 1;
-    for (int axis = 0; axis < 3; ++axis)
-        good &= x.extent[axis] == 1 || (x.stride[axis] > 0 && x.stride[axis] % 8 == 0 && x.stride[axis] >> 39 == 0);
-    return good;
-}
-
-template <class T> CUtensorMap map_of(const Tensor& x, int rows) {
-    uint64_t extents[4], strides[3];
-    for (int i = 0; i < 4; ++i) extents[i] = uint64_t(x.extent[3 - i]);
-    for (int i = 0; i < 3; ++i) strides[i] = 2 * uint64_t(x.extent[2 - i] == 1 ? x.extent[3] : x.stride[2 - i]);
-    const uint32_t box[4] = {atom, uint32_t(rows), 1, 1};
-    CUtensorMap map;
-    if (!encode_tensor_map(map, static_cast<const T*>(x.data), 4, extents, strides, box, Swizzle::bytes128))
-        throw std::runtime_error("the driver does not encode a tensor map of attention");
-    return map;
-}
-
 template <class T, int width> void launch(Context& context, const Attention& op, const Tensor& y, float* lse) {
     using S = Tiles<width>;
     const auto in_rows = [&](const Tensor& x) { return lies_in_rows(x) ? x : pack(context, x); };
@@ -522,7 +485,7 @@ template <class T, int width> void launch(Context& context, const Attention& op,
     };
     // Blocks of equal work stay and take the next; where work differs, the device gives it to who comes free first.
     const int64_t resident = problem.causal || blocks < context.multiprocessors ? blocks : context.multiprocessors;
-    MMK_LAUNCH(context, (attention_on_hopper<T, width>), grid_of(resident), threads, S::shared_bytes,
+    MMK_LAUNCH(context, (attention_on_hopper<T, width>), grid_of(resident), hopper_threads, S::shared_bytes,
                map_of<T>(q, group_rows), map_of<T>(k, S::keys), map_of<T>(v, S::keys), map_of<T>(y, group_rows),
                problem);
 }
@@ -536,6 +499,7 @@ template <class T> void launch(Context& context, const Attention& op, const Tens
 
 // What decides is no free extent, but for extents beyond 2^30 and for no keys at all, whose results are given.
 bool serves(const Attention& op) {
+    if (has_options(op) || op.sink || op.query_starts) return false;
     const int64_t depth = op.q.extent[3], columns = op.v.extent[3], keys = op.k.extent[2];
     const float scale = float(op.scale * log2_e);
     return itemsize(op.q.dtype) == 2 && !op.mask && !op.bias && depth % 8 == 0 && depth <= 256 && columns % 8 == 0 &&
@@ -547,7 +511,7 @@ bool serves(const Attention& op) {
 
 bool attention_sm90(const Attention& op, Context& context) {
     if (!serves(op) || !context.hopper()) return false;
-    context.chose("tensor copies and wgmma", "MMK_CUDA_ARCH=sm_90a; no mask, no bias");
+    context.chose("tensor copies and wgmma", "MMK_CUDA_ARCH=sm_90a; no mask, no bias, no option but causal");
     const Tensor y = lies_in_rows(op.y) ? op.y : contiguous_scratch(context, op.y);
     DenseOut<float> lse(context, op.lse);
     if (op.q.dtype == DType::float16)
