@@ -46,11 +46,15 @@ _PERIOD = 65537  # a prime, so that rows of usual lengths differ
 
 
 def operands_of(workload: Workload, dtype: str = "float32") -> dict[str, Any]:
-    """The case's operands; long ones repeat 65537 values, since drawing them all takes longer than measuring."""
+    """The case's operands; long ones repeat 65537 values, since drawing them all takes longer than measuring. Boxes
+    are drawn one by one: repeated they would begin in the middle of another, and suppress each other."""
 
     def tiled(argument: Any, kind: str, shape: tuple[int, ...], names: Mapping[str, Any], key: int) -> Any:
-        if int(np.prod(shape)) <= _PERIOD:
-            return random_values(argument, kind, shape, names, key)
+        if int(np.prod(shape)) <= _PERIOD or argument.columns or argument.domain == "boxes":
+            x = random_values(argument, kind, shape, names, key)
+            if argument.column == 0 and shape[-1] == 5:  # an image's number and corners, which may be inverted
+                x[:, 1:] = np.concatenate([np.minimum(x[:, 1:3], x[:, 3:]), np.maximum(x[:, 1:3], x[:, 3:])], 1)
+            return x
         return np.resize(random_values(argument, kind, (_PERIOD,), names, key), shape)
 
     return case_operands(workload.operator.contract, workload.case, dtype, tiled)

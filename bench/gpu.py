@@ -18,6 +18,7 @@ import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from report import Row, cells, load, save, show, summary, write
 
 import harness
 from mmkernels.contract import WIDE
+from mmkernels.operator import OPERATORS
 from mmkernels.profile import family_of
 from mmkernels.verify import run
 
@@ -135,8 +137,8 @@ def measure(workload: cases.Workload, dtype: str, clock: Clock, machine: Machine
             return row
     try:
         theirs, row.note = usable(workload, dtype, peers(operator.name, attributes, given), results)
-    except (RuntimeError, ValueError) as error:  # a peer that cannot be set up
-        theirs, row.note = {}, str(error).splitlines()[0]
+    except Exception as error:  # a peer that cannot be set up, or is not installed
+        theirs, row.note = {}, (str(error).splitlines() or [type(error).__name__])[0]
     calls = {**{("ours", k): c for k, c in mine.items()}, **{("peer", k): c for k, c in theirs.items()}}
     times = clock.measure(calls, seconds, runs)
     (_, row.layout), best = min(((k, t) for k, t in times.items() if k[0] == "ours"), key=lambda e: e[1].median)
@@ -153,12 +155,34 @@ def measure(workload: cases.Workload, dtype: str, clock: Clock, machine: Machine
     return row
 
 
+def in_turns(workloads: Sequence[cases.Workload]) -> list[cases.Workload]:
+    """One of each family, then the next of each. In a family operators' first workloads come before their others, and
+    operators before their gradients."""
+    registered, seen, ranks = list(OPERATORS), Counter[str](), []
+    for workload in workloads:
+        name = workload.operator.name
+        ranks.append((seen[name], name.endswith(("_grad", "_snap")), registered.index(name)))
+        seen[name] += 1
+    turns, entries = Counter[str](), []
+    for i in sorted(range(len(workloads)), key=ranks.__getitem__):
+        family = family_of(workloads[i].operator.name)
+        entries.append((turns[family], family, workloads[i]))
+        turns[family] += 1
+    return [workload for *_, workload in sorted(entries, key=lambda entry: entry[:2])]
+
+
 def chosen(options: argparse.Namespace) -> list[tuple[cases.Workload, str]]:
-    """What to measure, the most telling first: budgets end."""
+    """What to measure, the most telling first: budgets end. A workload of each family, those that fill a GPU, all
+    others, family by family in turns; float16 last."""
     names = options.operators
     public = [*cases.public_workloads(names, large=True)]
     published = [*cases.public_workloads(names)]
-    workloads = [*(w for w in public if w not in published), *cases.contract_workloads(names), *published]
+    large = [w for w in public if w not in published]
+    rest = in_turns([*cases.contract_workloads(names), *published])
+    known = {family_of(w.operator.name) for w in large}
+    first = list({family_of(w.operator.name): w for w in reversed(rest)}.values())[::-1]
+    first = [w for w in first if family_of(w.operator.name) not in known]
+    workloads = [*first, *large, *(w for w in rest if w not in first)]
     if options.only:
         workloads = [w for w in workloads if re.search(options.only, w.name)]
     if options.quick:
@@ -196,12 +220,13 @@ def main() -> int:
     parser.add_argument("--dtypes", default="bfloat16,float32,float16")
     parser.add_argument("--quick", action="store_true", help="two workloads of each operator, float32 and bfloat16")
     parser.add_argument("--budget", type=float, default=300.0, metavar="S", help="seconds for all rows")
-    parser.add_argument("--seconds", type=float, default=0.15, help="measuring one row, at least")
-    parser.add_argument("--runs", type=int, default=20, help="of each call, at least")
+    parser.add_argument("--seconds", type=float, default=0.15, help="measuring one row, less where the budget is short")
+    parser.add_argument("--runs", type=int, default=20, help="of each call, at least; two or more")
     parser.add_argument("--results", type=Path, help="the folder for <gpu>.csv and <gpu>.md")
     parser.add_argument("--resume", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--rehearse", action="store_true", help="on the CPU: shows that the program works")
     options = parser.parse_args()
+    options.runs = max(options.runs, 2)  # quartiles
     if options.quick:
         options.dtypes = "bfloat16,float32"
     if options.rehearse:
@@ -219,11 +244,13 @@ def main() -> int:
         print(machine, flush=True)
         todo = chosen(options)
         for i, (workload, dtype) in enumerate(todo[len(rows) :], len(rows)):
-            if time.monotonic() > end:
+            left = end - time.monotonic()
+            if left <= 0:
                 missing = [f"{w.name} {d}" for w, d in todo[i:]]
                 break
+            share = max(left / (len(todo) - i) / 4, 0.02)  # the check and the first calls take most of a row's time
             try:
-                row = measure(workload, dtype, clock, machine, options.seconds, options.runs)
+                row = measure(workload, dtype, clock, machine, min(options.seconds, share), options.runs)
             except Exception as error:  # one operator's failure is a row, not the end
                 text = str(error).splitlines()[0] if str(error) else ""
                 row = Row(workload.name, family_of(workload.operator.name), dtype, f"failed: {text[:100] or error!r}")

@@ -78,7 +78,25 @@ run_pytest() {
     "$python" -m pytest -q --no-header -p no:cacheprovider --tb=short --maxfail=200 "${workers[@]}" \
         -W default::DeprecationWarning -W default::FutureWarning -W default::UserWarning "$@"
 }
-tests() { run_pytest tests/test_gpu*.py; }
+# Without pytest-xdist as many processes take a part each; the last lines of all are shown, what failed with them.
+tests() {
+    if "$python" -c 'import xdist' 2>/dev/null; then
+        run_pytest tests/test_gpu*.py
+        return
+    fi
+    local parts=${WORKERS:-8} i status=0 pids=()
+    export MMK_NUM_THREADS=${MMK_NUM_THREADS:-2}
+    for ((i = 0; i < parts; i++)); do
+        MMK_PART=$i/$parts run_pytest tests/test_gpu*.py >"$logs/tests-$i.log" 2>&1 &
+        pids+=($!)
+    done
+    for ((i = 0; i < parts; i++)); do
+        wait "${pids[i]}" || status=1
+        grep -E '^(FAILED|ERROR|E  )' "$logs/tests-$i.log" | head -40
+        tail -1 "$logs/tests-$i.log"
+    done
+    return $status
+}
 conformance() {
     if [ ! -e tests/test_conformance.py ]; then
         echo "there is no tests/test_conformance.py"

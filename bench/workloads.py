@@ -48,6 +48,16 @@ def _pool(name: str, kind: str, x: tuple[int, int, int, int], k: int, stride: in
     ]
 
 
+def _roi(name: str, kind: str, x: tuple[int, int, int, int], boxes: int, rules: dict[str, float], times: int
+         ) -> list[Entry]:  # fmt: skip
+    attributes = {"output_size": (7, 7), **rules}
+    return [
+        (_times(name, f), kind,
+         Case(name, {**dict(zip("NCHW", (x[0] * f, *x[1:]), strict=True)), "R": boxes * f}, attributes))
+        for f in (1, times)
+    ]  # fmt: skip
+
+
 def _step(name: str, x: tuple[int, int, int, int], times: int) -> list[Entry]:
     return [
         (_times(name, f), "diffusion_step",
@@ -77,12 +87,14 @@ _MODELS: tuple[Entry, ...] = (
     *_conv("conv.unet_320_64", (2, 320, 64, 64), (320, 3, 3), 1, 1, times=8),
     *_conv("conv.unet_1280_16", (2, 1280, 16, 16), (1280, 3, 3), 1, 1, times=8),
     *_conv("conv.lenet_c1_b64", (64, 1, 32, 32), (6, 5, 5), 1, 0, times=16),
-    # a transposed convolution is the input gradient of a convolution
-    ("convt.dcgan_512_8", "conv2d_input_grad", Case(
-        "convt.dcgan_512_8", {"N": 16, "K": 512, "P": 8, "Q": 8, "D": 256, "R": 4, "S": 4},
-        {"stride": (2, 2), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1, "height": 16, "width": 16})),
+    ("convt.dcgan_512_8", "conv_transpose2d", Case(
+        "convt.dcgan_512_8", {"N": 16, "C": 512, "H": 8, "W": 8, "M": 256, "R": 4, "S": 4},
+        {"stride": (2, 2), "padding": (1, 1, 1, 1)}, ("bias",))),
     *_pool("pool.max_r50", "max_pool2d", (1, 64, 112, 112), 3, 2, 1, 64),
     *_pool("pool.avg_2x2", "avg_pool2d", (1, 256, 56, 56), 2, 2, 0, 64),
+    *_roi("roi.align_fpn", "roi_align", (1, 256, 100, 136), 1000,
+          {"spatial_scale": 0.125, "sampling_ratio": 2, "aligned": True}, 8),
+    *_roi("roi.pool_vgg", "roi_pool", (1, 512, 38, 50), 300, {"spatial_scale": 0.0625}, 8),
     *_attention("attn.vit_b16_b8", (8, 12, 197, 197, 64), False, times=16),
     *_attention("attn.gpt2_causal_1k", (1, 12, 1024, 1024, 64), True, times=16),
     *_attention("attn.sd_self_4096", (1, 8, 4096, 4096, 40), False, times=8),

@@ -19,7 +19,7 @@ import harness
 import mmkernels as mmk
 from floors import Array, call_id, calls, check_found, differences
 from gpu_places import REHEARSAL, Place, hashes, image_of, places, put_all, run_in
-from mmkernels.contract import Case, evaluate
+from mmkernels.contract import Arg, Case, evaluate
 from mmkernels.operator import OPERATORS, Operator
 from mmkernels.verify import TABLE, canonical, case_names, case_operands, run
 
@@ -183,6 +183,15 @@ def memory_of(place: Place, y: Any, image: Any) -> Array:
     return np.frombuffer(bytes(raw), y.dtype)
 
 
+def middle(argument: Arg, x: Array, index: bool) -> int:
+    """The flat position of an element in the middle; of boxes it is an index of an image, or it is not."""
+    at = x.size // 2
+    if argument.column < 0:
+        return at
+    row = at - at % x.shape[-1]
+    return row + argument.column if index else row + (argument.column + 1) % x.shape[-1]
+
+
 def has_floats(operator: Operator, case: Case) -> bool:
     return any(harness.is_float(x) and x.size for x in on_cpu(operator.name, case.name, "float32")[0].values())
 
@@ -193,12 +202,13 @@ def has_floats(operator: Operator, case: Case) -> bool:
 def test_nan_and_infinity(place: Place, operator: Operator, case: Case, dtype: str) -> None:
     """In float32 the CPU floor's bits; in 16 bits NaN in the places of the CPU floor's."""
     base, _ = on_cpu(operator.name, case.name, dtype)
-    for name, x in base.items():
-        if not harness.is_float(x) or not x.size:
+    for argument in operator.contract.inputs:
+        name, x = argument.name, base.get(argument.name)
+        if x is None or not harness.is_float(x) or not x.size:
             continue
         for value in (np.nan, np.inf, -np.inf):
             spoilt = x.copy()
-            spoilt.reshape(-1)[x.size // 2] = value
+            spoilt.reshape(-1)[middle(argument, x, index=False)] = value
             operands = {**base, name: spoilt}
             with np.errstate(all="ignore"):
                 wanted = run(operator, case, operands)
@@ -233,10 +243,11 @@ def test_values_out_of_range(
             continue
         low, high = (int(evaluate(v, names)) for v in a.values)
         x = operands[a.name]
-        at = x.size // 2
+        at = middle(a, x, index=True)
         for value in (high, low - 1, 2**31 - 1, -(2**31)):
             bad = x.copy()
             bad.reshape(-1)[at] = value
+            held = int(bad.reshape(-1)[at])  # float32 has no 2^31 - 1
             spoilt = {**operands, a.name: bad}
             monkeypatch.setenv("MMK_CHECK_VALUES", "0")
             found = run_in(place, operator, case, spoilt)
@@ -248,7 +259,7 @@ def test_values_out_of_range(
                 zero.reshape(x.size, -1)[at] = 0
                 assert_same(operator, found, (zero,), f"{a.name} holds {value}")
             monkeypatch.setenv("MMK_CHECK_VALUES", "1")
-            with pytest.raises(mmk.ContractError, match=rf"^{operator.name}: {a.name}.flat\[{at}\] is {value}; "):
+            with pytest.raises(mmk.ContractError, match=rf"^{operator.name}: {a.name}.flat\[{at}\] is {held}; "):
                 run_in(place, operator, case, spoilt)
     monkeypatch.setenv("MMK_CHECK_VALUES", "1")  # good values pass
     check_found(operator, case, dtype, operands, run_in(place, operator, case, operands), wanted, "values checked")

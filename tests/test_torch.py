@@ -8,7 +8,6 @@ purpose is said in docs/torch.md; those configurations are not drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,189 +22,27 @@ from mmkernels.ops.diffusion import add_noise, diffusion_step
 from mmkernels.ops.noise import keys_of, philox_normal
 
 torch = pytest.importorskip("torch")
+from torch_calls import JUDGED  # noqa: E402  (imports torch)
+from torch_calls.draws import Random, normal, size  # noqa: E402
+
 F = torch.nn.functional
-Random = np.random.Generator
-# (operand arrays, our function, torch's function, contract's name, plain attributes)
-Config = tuple[list[Any], Callable[..., Any], Callable[..., Any], str, dict[str, Any]]
 
 
-def normal(random: Random, *shape: int) -> Any:
-    return random.standard_normal(shape).astype(np.float32)
-
-
-def maybe(random: Random, x: Any) -> Any:
-    return x if random.random() < 0.6 else None
-
-
-def size(random: Random, low: int, high: int) -> int:
-    return int(random.integers(low, high + 1))
-
-
-def pair(random: Random, low: int, high: int) -> tuple[int, int]:
-    return size(random, low, high), size(random, low, high)
-
-
-def conv2d(random: Random) -> Config:
-    groups = int(random.choice([1, 1, 2, 3]))
-    c, k = groups * size(random, 1, 5), groups * size(random, 1, 6)
-    kernel, dilation, stride = pair(random, 1, 4), pair(random, 1, 2), pair(random, 1, 3)
-    padding = pair(random, 0, 3)
-    h, w = (
-        size(random, max(1, d * (r - 1) + 1 - 2 * p), 11) for r, d, p in zip(kernel, dilation, padding, strict=True)
-    )
-    x, weight, bias = normal(random, size(random, 1, 3), c, h, w), normal(random, k, c // groups, *kernel), maybe(
-        random, normal(random, k))  # fmt: skip
-    a = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return ([x, weight, bias], lambda x, w, b: mmk.conv2d(x, w, b, **a), lambda x, w, b: F.conv2d(x, w, b, **a),
-            "conv2d", {**a, "padding": (padding[0], padding[0], padding[1], padding[1])})  # fmt: skip
-
-
-def pooling(random: Random) -> tuple[Any, tuple[int, int], tuple[int, int], tuple[int, int]]:
-    kernel, stride = pair(random, 1, 4), pair(random, 1, 3)
-    padding = (size(random, 0, kernel[0] // 2), size(random, 0, kernel[1] // 2))
-    h, w = (size(random, k, 12) for k in kernel)
-    return normal(random, size(random, 1, 2), size(random, 1, 4), h, w), kernel, stride, padding
-
-
-def max_pool2d(random: Random) -> Config:
-    x, kernel, stride, padding = pooling(random)
-    dilation = (1, 1) if random.random() < 0.5 else tuple(
-        1 if n + 2 * p < 2 * (k - 1) + 1 else 2 for n, p, k in zip(x.shape[2:], padding, kernel, strict=True))  # fmt: skip
-    a = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": bool(random.integers(2)),
-         "return_indices": True}  # fmt: skip
-    return ([x], lambda x: mmk.max_pool2d(x, kernel, **a), lambda x: F.max_pool2d(x, kernel, **a),
-            "max_pool2d", {"kernel": kernel, **a})  # fmt: skip
-
-
-def avg_pool2d(random: Random) -> Config:
-    x, kernel, stride, padding = pooling(random)
-    divisor = None if random.random() < 0.7 else size(random, 1, 9)
-    a = {"stride": stride, "padding": padding, "ceil_mode": bool(random.integers(2)),
-         "count_include_pad": bool(random.integers(2)), "divisor_override": divisor}  # fmt: skip
-    return ([x], lambda x: mmk.avg_pool2d(x, kernel, **a), lambda x: F.avg_pool2d(x, kernel, **a),
-            "avg_pool2d", {"kernel": kernel, **a, "divisor_override": divisor or 0})  # fmt: skip
-
-
-def attention(random: Random) -> Config:
-    b, kv, group = size(random, 1, 2), size(random, 1, 3), size(random, 1, 3)
-    s, t, d, e = size(random, 1, 40), size(random, 1, 150), size(random, 1, 24), size(random, 1, 24)
-    q, k, v = normal(random, b, kv * group, s, d), normal(random, b, kv, t, d), normal(random, b, kv, t, e)
-    causal = random.random() < 0.3
-    mask = None
-    if not causal and random.random() < 0.5:
-        mask = random.random((b if random.random() < 0.5 else 1, 1, s, t)) < 0.7
-        mask[..., 0, :] = False  # a row that sees nothing: 0, and gradient 0, in both
-    scale = float(random.uniform(0.1, 1.0))
-    return ([q, k, v, mask], lambda q, k, v, m: mmk.attention(q, k, v, m, causal=causal, scale=scale),
-            lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, m, is_causal=causal, scale=scale, enable_gqa=True),
-            "attention", {"causal": int(causal), "scale": scale})  # fmt: skip
-
-
-def group_norm(random: Random) -> Config:
-    groups = size(random, 1, 4)
-    c = groups * size(random, 1, 4)
-    x = normal(random, size(random, 1, 3), c, *(size(random, 1, 7) for _ in range(size(random, 1, 3))))
-    ones = torch.ones(c, dtype=torch.float64)  # torch's own backward fails for a bias without a weight
-    if x[0].size // groups < 2:
-        x = np.repeat(x, 2, axis=2)
-    return ([x, maybe(random, normal(random, c)), maybe(random, normal(random, c))],
-            lambda x, w, b: mmk.group_norm(x, groups, w, b), lambda x, w, b: F.group_norm(x, groups, ones if w is None and b is not None else w, b),
-            "group_norm", {"num_groups": groups, "eps": 1e-5, "activation": None})  # fmt: skip
-
-
-def layer_norm(random: Random) -> Config:
-    shape = [size(random, 1, 6) for _ in range(size(random, 1, 3))] + [size(random, 2, 40)]
-    axes = size(random, 1, len(shape))
-    x = normal(random, *shape)
-    return ([x, maybe(random, normal(random, *shape[-axes:])), maybe(random, normal(random, *shape[-axes:]))],
-            lambda x, w, b: mmk.layer_norm(x, shape[-axes:], w, b), lambda x, w, b: F.layer_norm(x, shape[-axes:], w, b),
-            "layer_norm", {"axes": axes, "eps": 1e-5})  # fmt: skip
-
-
-def any_shape(random: Random) -> Any:
-    return np.asarray(3 * normal(random, *(size(random, 1, 6) for _ in range(size(random, 0, 4)))), np.float32)
-
-
-def unary(name: str, **attributes: Any) -> Callable[[Random], Config]:
-    def config(random: Random) -> Config:
-        return ([any_shape(random)], lambda x: getattr(mmk, name)(x, **attributes),
-                lambda x: getattr(F if hasattr(F, name) else torch, name)(x, **attributes), name, attributes)  # fmt: skip
-
-    return config
-
-
-def soft(name: str) -> Callable[[Random], Config]:
-    def config(random: Random) -> Config:
-        x = 3 * normal(random, *(size(random, 1, 8) for _ in range(size(random, 1, 4))))
-        dim = size(random, 0, x.ndim - 1)
-        return ([x], lambda x: getattr(mmk, name)(x, dim), lambda x: getattr(F, name)(x, dim), name, {"dim": dim})
-
-    return config
-
-
-def binary(name: str) -> Callable[[Random], Config]:
-    def config(random: Random) -> Config:
-        shape = [size(random, 1, 5) for _ in range(size(random, 1, 4))]
-        other = [1 if random.random() < 0.3 else n for n in shape][size(random, 0, len(shape) - 1) :]
-        b = normal(random, *other)
-        return (
-            [normal(random, *shape), np.sign(b) * (np.abs(b) + 0.5)],
-            getattr(mmk, name),
-            getattr(torch, name),
-            name,
-            {},
-        )
-
-    return config
-
-
-def reduction(name: str) -> Callable[[Random], Config]:
-    def config(random: Random) -> Config:
-        x = normal(random, *(size(random, 1, 40) for _ in range(size(random, 1, 3))))
-        dims = tuple(sorted(random.choice(x.ndim, size(random, 1, x.ndim), replace=False).tolist()))
-        keep = bool(random.integers(2))
-        return ([x], lambda x: getattr(mmk, name)(x, dims, keep), lambda x: getattr(torch, name)(x, dims, keep),
-                name, {"dims": dims, "keepdim": keep})  # fmt: skip
-
-    return config
-
-
-def matmul(random: Random) -> Config:
-    m, k, n = size(random, 1, 20), size(random, 0, 300), size(random, 1, 40)
-    batch = [size(random, 1, 3) for _ in range(size(random, 0, 2))]
-    other = [1 if random.random() < 0.3 else s for s in batch]
-    return [normal(random, *batch, m, k), normal(random, *other, k, n)], mmk.matmul, torch.matmul, "matmul", {}
-
-
-def linear(random: Random) -> Config:
-    i, o = size(random, 1, 300), size(random, 1, 40)
-    x = normal(random, *(size(random, 1, 5) for _ in range(size(random, 0, 3))), i)
-    return [x, normal(random, o, i), maybe(random, normal(random, o))], mmk.linear, F.linear, "linear", {}
-
-
-def interpolate(random: Random) -> Config:
-    x = normal(random, size(random, 1, 2), size(random, 1, 3), *pair(random, 1, 9))
-    to = pair(random, 1, 20)
-    return ([x], lambda x: mmk.interpolate(x, to), lambda x: F.interpolate(x, to), "interpolate",
-            {"size": to, "mode": "nearest",
-             "scale": tuple(float(np.float32(n) / np.float32(s)) for n, s in zip(x.shape[2:], to, strict=True))})  # fmt: skip
-
-
-def embedding(random: Random) -> Config:
-    rows, width = size(random, 1, 20), size(random, 1, 20)
-    indices = random.integers(0, rows, [size(random, 1, 5) for _ in range(size(random, 0, 3))])
-    return [np.asarray(indices), normal(random, rows, width)], mmk.embedding, F.embedding, "embedding", {}
-
-
-JUDGED: dict[str, Callable[[Random], Config]] = {
-    "conv2d": conv2d, "max_pool2d": max_pool2d, "avg_pool2d": avg_pool2d, "attention": attention,
-    "group_norm": group_norm, "layer_norm": layer_norm, "matmul": matmul, "linear": linear,
-    "interpolate": interpolate, "embedding": embedding, "softmax": soft("softmax"), "log_softmax": soft("log_softmax"),
-    "relu": unary("relu"), "leaky_relu": unary("leaky_relu", negative_slope=0.2), "sigmoid": unary("sigmoid"),
-    "tanh": unary("tanh"), "silu": unary("silu"), "gelu": unary("gelu", approximate="none"),
-    "gelu tanh": unary("gelu", approximate="tanh"), "add": binary("add"), "sub": binary("sub"), "mul": binary("mul"),
-    "div": binary("div"), "sum": reduction("sum"), "mean": reduction("mean"),
-}  # fmt: skip
+@pytest.mark.parametrize("mode", ["linear", "trilinear", "nearest"])
+def test_lines_and_volumes(mode: str) -> None:
+    """Compositions of the operator that test_against_torch judges: here in float64, forward and gradients."""
+    for seed in range(200):
+        random = np.random.default_rng([seed, len(mode)])
+        axes = {"linear": 1, "trilinear": 3}.get(mode) or int(random.choice([1, 3]))
+        x = normal(random, size(random, 1, 2), size(random, 1, 3), *(size(random, 1, 6) for _ in range(axes)))
+        align = None if mode == "nearest" else [None, False, True][size(random, 0, 2)]
+        to = tuple(size(random, 1, 9) for _ in range(axes))
+        a = {"size": to, "mode": mode, "align_corners": align}
+        where = f"{mode}, configuration {seed}: {x.shape} {a}"
+        wide = torch.from_numpy(x.astype(np.float64))
+        error = (mmk.interpolate(wide, **a) - F.interpolate(wide, **a)).abs().max()
+        assert float(error) <= 1e-14 * 100, where
+        gradients([x], lambda x, a=a: mmk.interpolate(x, **a), lambda x, a=a: F.interpolate(x, **a), random, where)
 
 
 @pytest.mark.parametrize("name", sorted(JUDGED))
@@ -233,7 +70,7 @@ def forward(operator: Any, operands: list[Any], theirs: Any, attributes: dict[st
     case = Case(where, {}, attributes, tuple(named))
     if operator.name == "attention":  # torch returns no lse: the reference's stands in
         exact = [None if o is None else o.astype(np.float64) if o.dtype.kind == "f" else o for o in operands]
-        wanted.append(harness.reference_of("attention")(*exact, None, **attributes)[1])
+        wanted.append(harness.reference_of("attention")(*exact, **attributes)[1])
     harness.check_against_reference(operator, case, named, "float32", wanted)
 
 
@@ -248,7 +85,12 @@ def gradients(operands: list[Any], ours: Any, theirs: Any, random: Random, where
         assert isinstance(y, torch.Tensor) and y.requires_grad, where
         (y * weight).sum().backward()
     for a, b in zip(mine, other, strict=True):
-        if a is not None and a.is_floating_point():
+        if a is not None and a.is_floating_point() and b.grad is None:  # running statistics: taken as they are
+            assert a.grad is None, where
+            continue
+        if b is not None and b.is_floating_point() and b.grad is None:  # detached on both sides
+            assert a.grad is None, where
+        elif a is not None and a.is_floating_point():
             assert a.grad is not None and a.grad.shape == b.grad.shape, where
             scale = 1 + float(b.grad.abs().max()) if b.grad.numel() else 1.0
             error = float((a.grad - b.grad).abs().max()) if b.grad.numel() else 0.0

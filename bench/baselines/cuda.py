@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .torch import ACTIVATIONS, CALLS
+from .torch import CALLS
+from .vision import VISION, backward, leaf
 
 F = torch.nn.functional
 aten = torch.ops.aten
@@ -26,31 +27,32 @@ BACKENDS = {
 
 
 def channels_last(x: Any) -> Any:
-    return x.contiguous(memory_format=torch.channels_last) if x is not None and x.ndim == 4 else x
+    if x is None or x.ndim not in (4, 5):
+        return x
+    return x.contiguous(memory_format=_LAST[x.ndim])
 
 
-def _conv2d(a: dict[str, Any], x: Any, w: Any, b: Any = None, r: Any = None) -> Any:
-    top, bottom, left, right = a["padding"]
-    if (top, left) != (bottom, right):
-        raise ValueError("asymmetric padding")
-    y = F.conv2d(x, w, b, a["stride"], (top, left), a["dilation"], a["groups"])
-    return ACTIVATIONS[a["activation"]](y if r is None else y + r)
+_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def _convolution_backward(a: dict[str, Any], gy: Any, x: Any, w: Any, mask: list[bool]) -> Any:
-    top, bottom, left, right = a["padding"]
-    if (top, left) != (bottom, right):
-        raise ValueError("asymmetric padding")
+    before, after = list(a["padding"][::2]), list(a["padding"][1::2])
+    inside: Any = ...
+    if before != after:  # a copy with its borders, as a caller of torch must make it; gx is a part of its gradient
+        x = F.pad(x, [n for side in reversed(list(zip(before, after, strict=True))) for n in side])
+        borders = zip(x.shape[2:], before, after, strict=True)
+        inside = (..., *(slice(first, n - last) for n, first, last in borders))
+        before = [0] * len(before)
     found = aten.convolution_backward(
-        gy, x, w, None, list(a["stride"]), [top, left], list(a["dilation"]), False, [0, 0], a["groups"], mask
+        gy, x, w, None, list(a["stride"]), before, list(a["dilation"]), False, [0] * len(before), a["groups"], mask
     )
-    return found[0] if mask[0] else found[1]
+    return found[0][inside] if mask[0] else found[1]
 
 
 def _input_grad(a: dict[str, Any], gy: Any, w: Any) -> Any:
-    channels = w.shape[1] * a["groups"]
-    x = torch.empty(gy.shape[0], channels, a["height"], a["width"], dtype=gy.dtype, device=gy.device)
-    if gy.is_contiguous(memory_format=torch.channels_last):
+    sizes = [a[name] for name in ("depth", "height", "width") if name in a]
+    x = torch.empty(gy.shape[0], w.shape[1] * a["groups"], *sizes, dtype=gy.dtype, device=gy.device)
+    if gy.ndim > 3 and gy.is_contiguous(memory_format=_LAST[gy.ndim]):
         x = channels_last(x)
     return _convolution_backward(a, gy, x, w, [True, False, False])
 
@@ -92,13 +94,6 @@ def _attention(a: dict[str, Any], q: Any, k: Any, v: Any, mask: Any = None, bias
     )
 
 
-def _backward(forward: Call, inputs: Sequence[Any], gradient: Any) -> Call:
-    """The backward pass alone, through a graph that is kept."""
-    with torch.enable_grad():
-        y = forward()
-    return lambda: torch.autograd.grad(y, inputs, gradient, retain_graph=True)
-
-
 def _attention_grad(
     a: dict[str, Any], q: Any, k: Any, v: Any, y: Any, lse: Any, gy: Any, *rest: Any
 ) -> dict[str, Call]:
@@ -108,7 +103,7 @@ def _attention_grad(
     found: dict[str, Call] = {}
     for label, forward in _attention(a, *inputs).items():
         try:
-            found[label] = _backward(forward, inputs, gy)
+            found[label] = backward(forward, inputs, gy)
         except RuntimeError:  # this backend does not serve the shape
             continue
     return found
@@ -118,7 +113,7 @@ def _group_norm_grad(a: dict[str, Any], x: Any, gy: Any, w: Any = None) -> dict[
     x = x.detach().clone().requires_grad_(True)
     w = (torch.ones_like(x[0, :, 0, 0]) if w is None else w.detach().clone()).requires_grad_(True)
     b = torch.zeros_like(w).requires_grad_(True)
-    return {"torch": _backward(lambda: F.group_norm(x, a["num_groups"], w, b, a["eps"]), (x, w, b), gy)}
+    return {"torch": backward(lambda: F.group_norm(x, a["num_groups"], w, b, a["eps"]), (x, w, b), gy)}
 
 
 def _layer_norm_grad(a: dict[str, Any], x: Any, gy: Any, w: Any = None) -> dict[str, Call]:
@@ -126,7 +121,43 @@ def _layer_norm_grad(a: dict[str, Any], x: Any, gy: Any, w: Any = None) -> dict[
     x = x.detach().clone().requires_grad_(True)
     w = (torch.ones(shape, dtype=x.dtype, device=x.device) if w is None else w.detach().clone()).requires_grad_(True)
     b = torch.zeros_like(w).requires_grad_(True)
-    return {"torch": _backward(lambda: F.layer_norm(x, shape, w, b, a["eps"]), (x, w, b), gy)}
+    return {"torch": backward(lambda: F.layer_norm(x, shape, w, b, a["eps"]), (x, w, b), gy)}
+
+
+def _through(name: str) -> Callable[..., dict[str, Call]]:
+    """The gradients of x and of what gy is followed by, through torch's own graph of the operator `name`."""
+
+    def calls(a: dict[str, Any], x: Any, gy: Any, *parameters: Any) -> dict[str, Call]:
+        inputs = [leaf(t) for t in (x, *parameters)]
+        return {"torch": backward(lambda: CALLS[name](a, *inputs), inputs, gy)}
+
+    return calls
+
+
+def _additive_attention_grad(
+    a: dict[str, Any], q: Any, k: Any, v: Any, weight: Any, y: Any, lse: Any, gy: Any, mask: Any = None
+) -> dict[str, Call]:
+    inputs = [leaf(t) for t in (q, k, v, weight)]
+    return {"torch": backward(lambda: CALLS["additive_attention"](a, *inputs, mask), inputs, gy)}
+
+
+def _batch_norm_training(a: dict[str, Any], x: Any, mean: Any = None, var: Any = None, *rest: Any) -> dict[str, Call]:
+    running = [None if t is None else t.clone() for t in (mean, var)]  # torch writes them
+    return {"torch": lambda: CALLS["batch_norm_training"](a, x, *running, *rest)}
+
+
+def _batch_norm_grad(
+    a: dict[str, Any], x: Any, gy: Any, mean: Any, rstd: Any, w: Any = None, *rest: Any
+) -> dict[str, Call]:
+    if rest or a["frozen"]:
+        return {}
+    kernel = aten.native_batch_norm_backward
+    return {"torch": lambda: kernel(gy, x, w, None, None, mean, rstd, True, 0.0, [True, True, True])}
+
+
+def _max_unpool(a: dict[str, Any], x: Any, indices: Any) -> dict[str, Call]:
+    at = indices.clamp_min(0)  # torch's assertion of an index ends the process
+    return {"torch": lambda: aten.max_unpool2d(x, at, list(a["output_size"]))}
 
 
 def _max_pool_grad(a: dict[str, Any], gy: Any, indices: Any) -> dict[str, Call]:
@@ -150,26 +181,10 @@ def _avg_pool_grad(a: dict[str, Any], gy: Any) -> Any:
 
 
 def _interpolate_grad(a: dict[str, Any], gy: Any) -> Any:
-    if a["mode"] != "nearest":
-        raise ValueError("only the nearest mode's gradient is compared")
     size = [*gy.shape[:2], a["height"], a["width"]]
+    if a["mode"] == "bilinear":
+        return aten.upsample_bilinear2d_backward(gy, list(gy.shape[2:]), size, a["align_corners"])
     return aten.upsample_nearest2d_backward(gy, list(gy.shape[2:]), size)
-
-
-def _roi(name: str) -> Callable[..., Any]:
-    def call(a: dict[str, Any], x: Any, boxes: Any) -> Any:
-        import torchvision
-
-        known = {k: a[k] for k in ("output_size", "spatial_scale", "sampling_ratio", "aligned") if k in a}
-        return getattr(torchvision.ops, name)(x, boxes, **known)
-
-    return call
-
-
-def _nms(a: dict[str, Any], boxes: Any, scores: Any) -> Any:
-    import torchvision
-
-    return torchvision.ops.nms(boxes, scores, a["iou_threshold"])
 
 
 # One way each, by the operands in the contract's order.
@@ -185,16 +200,30 @@ SINGLE: dict[str, tuple[str, Callable[..., Any]]] = {
     "embedding_grad": ("torch", lambda a, i, gy: aten.embedding_dense_backward(gy, i, a["rows"], -1, False)),
     "avg_pool2d_grad": ("torch", _avg_pool_grad),
     "interpolate_grad": ("torch", _interpolate_grad),
-    "roi_align": ("torchvision", _roi("roi_align")),
-    "roi_pool": ("torchvision", _roi("roi_pool")),
-    "nms": ("torchvision", _nms),
+    "relu6_grad": ("torch", lambda a, x, gy: aten.hardtanh_backward(gy, x, 0.0, 6.0)),
+    "hardtanh_grad": ("torch", lambda a, x, gy: aten.hardtanh_backward(gy, x, a["min_val"], a["max_val"])),
+    "hardsigmoid_grad": ("torch", lambda a, x, gy: aten.hardsigmoid_backward(gy, x)),
+    "hardswish_grad": ("torch", lambda a, x, gy: aten.hardswish_backward(gy, x)),
+    "mish_grad": ("torch", lambda a, x, gy: aten.mish_backward(gy, x)),
+    "softplus_grad": ("torch", lambda a, x, gy: aten.softplus_backward(gy, x, a["beta"], a["threshold"])),
+    "elu_grad": (
+        "torch",
+        lambda a, x, gy: aten.elu_backward(gy, a["alpha"], a["scale"], a["input_scale"], False, x),
+    ),
 }
 LAYOUTS: dict[str, Callable[..., Any]] = {
-    "conv2d": _conv2d, "conv2d_input_grad": _input_grad, "conv2d_weight_grad": _weight_grad,
-}  # fmt: skip
+    **{f"conv{dims}d": CALLS[f"conv{dims}d"] for dims in (1, 2, 3)},
+    **{f"conv_transpose{dims}d": CALLS[f"conv_transpose{dims}d"] for dims in (1, 2, 3)},
+    **{f"conv{dims}d_input_grad": _input_grad for dims in (1, 2, 3)},
+    **{f"conv{dims}d_weight_grad": _weight_grad for dims in (1, 2, 3)},
+}
 SEVERAL: dict[str, Callable[..., dict[str, Call]]] = {
     "attention": _attention, "attention_grad": _attention_grad, "group_norm_grad": _group_norm_grad,
-    "layer_norm_grad": _layer_norm_grad, "max_pool2d_grad": _max_pool_grad,
+    "layer_norm_grad": _layer_norm_grad, "max_pool2d_grad": _max_pool_grad, "max_unpool2d": _max_unpool,
+    "additive_attention_grad": _additive_attention_grad, "batch_norm_grad": _batch_norm_grad,
+    "batch_norm_training": _batch_norm_training,
+    **{f"{name}_grad": _through(name) for name in ("rms_norm", "local_response_norm", "prelu", "quick_gelu")},
+    **VISION,
 }  # fmt: skip
 
 

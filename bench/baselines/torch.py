@@ -11,19 +11,61 @@ import torch
 F = torch.nn.functional
 
 
-def _conv2d(a: dict[str, Any], x: Any, w: Any, b: Any = None, r: Any = None) -> Any:
-    top, bottom, left, right = a["padding"]
-    assert (top, left) == (bottom, right) and r is None and a["activation"] is None
-    return F.conv2d(x, w, b, a["stride"], (top, left), a["dilation"], a["groups"])
+def _conv(a: dict[str, Any], x: Any, w: Any, b: Any = None, r: Any = None) -> Any:
+    before, after = a["padding"][::2], a["padding"][1::2]
+    if before != after:  # a copy, as a caller of torch must make it
+        x = F.pad(x, [n for side in reversed(list(zip(before, after, strict=True))) for n in side])
+        before = (0,) * len(before)
+    call = (F.conv1d, F.conv2d, F.conv3d)[len(before) - 1]
+    y = call(x, w, b, a["stride"], before, a["dilation"], a["groups"])
+    return ACTIVATIONS[a["activation"]](y if r is None else y + r)
 
 
-def _max_pool2d(a: dict[str, Any], x: Any) -> Any:
-    return F.max_pool2d(x, a["kernel"], a["stride"], a["padding"], a["dilation"], a["ceil_mode"], a["return_indices"])
+def _conv_transpose(a: dict[str, Any], x: Any, w: Any, b: Any = None) -> Any:
+    before, after = a["padding"][::2], a["padding"][1::2]
+    if before != after:
+        raise ValueError("asymmetric padding")
+    call = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(before) - 1]
+    y = call(x, w, b, a["stride"], before, a["output_padding"], a["groups"], a["dilation"])
+    return ACTIVATIONS[a["activation"]](y)
 
 
-def _avg_pool2d(a: dict[str, Any], x: Any) -> Any:
-    divisor = a["divisor_override"] or None
-    return F.avg_pool2d(x, a["kernel"], a["stride"], a["padding"], a["ceil_mode"], a["count_include_pad"], divisor)
+def _of_rank(name: str, x: Any) -> Callable[..., Any]:
+    return getattr(F, f"{name}{x.ndim - 2}d")
+
+
+def _check_borders(a: dict[str, Any]) -> None:
+    if a.get("padding_end") and tuple(a["padding_end"]) != tuple(a["padding"]):
+        raise ValueError("asymmetric padding")
+
+
+def _max_pool(a: dict[str, Any], x: Any) -> Any:
+    _check_borders(a)
+    pool = _of_rank("max_pool", x)
+    return pool(x, a["kernel"], a["stride"], a["padding"], a["dilation"], a["ceil_mode"], a["return_indices"])
+
+
+def _avg_pool(a: dict[str, Any], x: Any) -> Any:
+    _check_borders(a)
+    more = [] if x.ndim == 3 else [a["divisor_override"] or None]
+    if max(a["dilation"]) > 1 or (a["divisor_override"] and not more):
+        raise ValueError("torch has no such average")
+    pool = _of_rank("avg_pool", x)
+    return pool(x, a["kernel"], a["stride"], a["padding"], a["ceil_mode"], a["count_include_pad"], *more)
+
+
+def _lp_pool(a: dict[str, Any], x: Any) -> Any:
+    if any(a["padding"]) or any(a["padding_end"] or ()) or max(a["dilation"]) > 1:
+        raise ValueError("torch has neither padding nor dilation here")
+    return _of_rank("lp_pool", x)(x, a["norm_type"], a["kernel"], a["stride"], a["ceil_mode"])
+
+
+def _adaptive(kind: str) -> Callable[..., Any]:
+    def call(a: dict[str, Any], x: Any) -> Any:
+        more = [a["return_indices"]] if "return_indices" in a else []
+        return _of_rank(f"adaptive_{kind}_pool", x)(x, a["output_size"], *more)
+
+    return call
 
 
 def _attention(a: dict[str, Any], q: Any, k: Any, v: Any, m: Any = None, b: Any = None) -> Any:
@@ -34,6 +76,30 @@ def _group_norm(a: dict[str, Any], x: Any, w: Any = None, b: Any = None, scale: 
     assert scale is None and shift is None
     y = F.group_norm(x, a["num_groups"], w, b, a["eps"])
     return F.silu(y) if a["activation"] == "silu" else y
+
+
+def _batch_norm(a: dict[str, Any], x: Any, mean: Any, var: Any, w: Any = None, b: Any = None) -> Any:
+    return ACTIVATIONS[a["activation"]](F.batch_norm(x, mean, var, w, b, False, 0.0, a["eps"]))
+
+
+def _batch_norm_training(a: dict[str, Any], x: Any, mean: Any, var: Any, w: Any = None, b: Any = None) -> Any:
+    """torch writes the running statistics where they are, which ours must not."""
+    return ACTIVATIONS[a["activation"]](F.batch_norm(x, mean, var, w, b, True, a["momentum"], a["eps"]))
+
+
+def _instance_norm(a: dict[str, Any], x: Any, w: Any = None, b: Any = None) -> Any:
+    return ACTIVATIONS[a["activation"]](F.instance_norm(x, None, None, w, b, True, 0.0, a["eps"]))
+
+
+def _local_response_norm(a: dict[str, Any], x: Any) -> Any:
+    return F.local_response_norm(x, a["size"], a["alpha"], a["beta"], a["k"])
+
+
+def _additive_attention(a: dict[str, Any], q: Any, k: Any, v: Any, weight: Any, mask: Any = None) -> Any:
+    """Equations of arXiv 1409.0473, section A.1.2, as written: every pair's tanh is stored."""
+    scores = torch.tanh(q.unsqueeze(-2) + k.unsqueeze(-3)) @ weight
+    scores = scores if mask is None else scores.masked_fill(~mask, -math.inf)
+    return torch.softmax(scores, -1) @ v
 
 
 def _column(coefficients: Any, k: int, rank: int) -> Any:
@@ -73,7 +139,7 @@ def _matmul(a: dict[str, Any], x: Any, y: Any, b: Any = None) -> Any:
 def _interpolate(a: dict[str, Any], x: Any) -> Any:
     if a["mode"] == "nearest":
         return F.interpolate(x, size=tuple(a["size"]), mode="nearest")
-    return F.interpolate(x, size=tuple(a["size"]), mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=tuple(a["size"]), mode="bilinear", align_corners=a["align_corners"])
 
 
 def _fourier_features(a: dict[str, Any], t: Any, frequencies: Any) -> Any:
@@ -92,20 +158,41 @@ def _sinusoidal_features(a: dict[str, Any], t: Any) -> Any:
 ACTIVATIONS: dict[str | None, Callable[[Any], Any]] = {
     None: lambda y: y,
     "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
     "silu": F.silu,
     "gelu": F.gelu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
 # A peer's results differ from ours where values are drawn, and where bench cases give a gradient's operands that no
-# forward pass has made.
+# forward pass has made, or where the peer's list of indices has another length. Of several values for one element
+# max_unpool2d keeps the last, torch's kernel any; torchvision's ps_roi_pool deals gradients out to the map's last row.
 NOT_COMPARED = {
-    "philox_normal", "philox_uniform", "dropout", "diffusion_step", "attention_grad", "max_pool2d_grad",
+    "philox_normal", "philox_uniform", "dropout", "diffusion_step", "attention_grad", "additive_attention_grad",
+    "max_pool2d_grad", "max_unpool2d", "nms", "ps_roi_pool_grad",
 }  # fmt: skip
 CALLS: dict[str, Callable[..., Any]] = {
-    "conv2d": _conv2d,
-    "max_pool2d": _max_pool2d,
-    "avg_pool2d": _avg_pool2d,
+    **{f"conv{dims}d": _conv for dims in (1, 2, 3)},
+    **{f"conv_transpose{dims}d": _conv_transpose for dims in (1, 2, 3)},
+    **{f"max_pool{dims}d": _max_pool for dims in (1, 2, 3)},
+    **{f"avg_pool{dims}d": _avg_pool for dims in (1, 2, 3)},
+    **{f"lp_pool{dims}d": _lp_pool for dims in (1, 2, 3)},
+    **{f"adaptive_{kind}_pool{dims}d": _adaptive(kind) for kind in ("avg", "max") for dims in (1, 2, 3)},
+    "additive_attention": _additive_attention,
+    "batch_norm": _batch_norm,
+    "batch_norm_training": _batch_norm_training,
+    "instance_norm": _instance_norm,
+    "local_response_norm": _local_response_norm,
+    "rms_norm": lambda a, x, w=None: F.rms_norm(x, x.shape[x.ndim - a["axes"] :], w, a["eps"]),
+    "prelu": lambda a, x, w: F.prelu(x, w),
+    "relu6": lambda a, x: F.relu6(x),
+    "hardtanh": lambda a, x: F.hardtanh(x, a["min_val"], a["max_val"]),
+    "hardsigmoid": lambda a, x: F.hardsigmoid(x),
+    "hardswish": lambda a, x: F.hardswish(x),
+    "mish": lambda a, x: F.mish(x),
+    "quick_gelu": lambda a, x: x * torch.sigmoid(1.702 * x),
+    "softplus": lambda a, x: F.softplus(x, a["beta"], a["threshold"]),
+    "elu": lambda a, x: torch.ops.aten.elu(x, a["alpha"], a["scale"], a["input_scale"]),
     "attention": _attention,
     "group_norm": _group_norm,
     "layer_norm": lambda a, x, w=None, b=None: F.layer_norm(x, x.shape[x.ndim - a["axes"] :], w, b, a["eps"]),
