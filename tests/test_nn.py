@@ -8,6 +8,7 @@ import pytest
 import mmkernels as mmk
 from mmkernels import BackendError, ContractError, nn
 from mmkernels.autograd import Variable, no_grad
+from mmkernels.ops import conv
 from mmkernels.verify import random_words
 
 
@@ -30,6 +31,29 @@ def test_names_and_shapes_are_pytorchs():
     assert nn.Conv2d(6, 4, (3, 5), groups=2, bias=False).weight.shape == (4, 3, 3, 5)
     assert list(nn.Conv2d(6, 4, 1, bias=False).state_dict()) == ["weight"]
     assert list(nn.GroupNorm(2, 4, affine=False).state_dict()) == []
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_convolutions_of_every_kind(dims):
+    """Shapes and state keys are PyTorch's; a call is the function's, and training reaches every parameter."""
+    kernel, x = (3, 2, 1)[:dims], np.random.default_rng(0).standard_normal((2, 6, *(5, 4, 3)[:dims])).astype(np.float32)
+    layer = getattr(nn, f"Conv{dims}d")(6, 4, kernel, stride=2, padding=1, groups=2, activation="silu").initialize(1)
+    assert layer.weight.shape == (4, 3, *kernel) and layer.bias.shape == (4,)
+    found = getattr(conv, f"conv{dims}d")(x, layer.weight.data, layer.bias.data, 2, 1, 1, 2, activation="silu")
+    assert (layer(x) == found).all() and "stride=2, padding=1, groups=2, activation=silu" in repr(layer)
+    up = getattr(nn, f"ConvTranspose{dims}d")(6, 4, kernel, 2, 1, 1, 2, dilation=3).initialize(1)
+    assert up.weight.shape == (6, 2, *kernel) and up.bias.shape == (4,)
+    found = getattr(conv, f"conv_transpose{dims}d")(x, up.weight.data, up.bias.data, 2, 1, 1, 2, 3)
+    assert (up(x) == found).all() and "output_padding=1, dilation=3, groups=2" in repr(up)
+    bound = 1 / np.sqrt(2 * np.prod(kernel))  # PyTorch counts what one element of the input reaches
+    assert 0.7 * bound < np.abs(up.weight.data).max() <= bound
+    y = up(Variable(x))
+    (y * y).sum().backward()
+    assert all(p.grad is not None and np.abs(p.grad).max() > 0 for p in (up.weight, up.bias))
+    with pytest.raises(
+        ContractError, match=f"ConvTranspose{dims}d: kernel_size is .*; expected one integer, or {dims}"
+    ):
+        getattr(nn, f"ConvTranspose{dims}d")(6, 4, (3,) * 4)
 
 
 def test_weights_are_philox_words_of_seed_and_name():
@@ -63,11 +87,11 @@ def test_initialisation_depends_on_seed_and_name_alone():
 
 
 def test_initial_distributions():
-    conv = nn.Conv2d(8, 32, 3, groups=2).initialize(0)
+    layer = nn.Conv2d(8, 32, 3, groups=2).initialize(0)
     bound = 1 / np.sqrt(4 * 9)
-    for p in (conv.weight.data, conv.bias.data):
+    for p in (layer.weight.data, layer.bias.data):
         assert np.abs(p).max() <= bound and np.abs(p).max() > 0.9 * bound
-    assert abs(conv.weight.data.mean()) < 4 * bound / np.sqrt(3 * conv.weight.data.size)
+    assert abs(layer.weight.data.mean()) < 4 * bound / np.sqrt(3 * layer.weight.data.size)
     table = nn.Embedding(100, 50).initialize(0).weight.data
     assert abs(table.mean()) < 4 / np.sqrt(5000) and abs(table.std() - 1) < 0.05
     norm = nn.GroupNorm(2, 4)
@@ -228,3 +252,73 @@ def test_repr_tells_the_tree():
     assert repr(nn.Sequential(nn.Linear(2, 1), nn.Tanh())) == (
         "Sequential(\n  (0): Linear(weight=(1, 2), bias=(1,))\n  (1): Tanh()\n)"
     )
+
+
+# ---- statistics that run ----------------------------------------------------------------------------------------
+
+
+def test_batch_norm_trains_by_the_batch_and_infers_by_what_ran():
+    layer = nn.BatchNorm2d(3)
+    assert list(layer.state_dict()) == ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+    x = some(1, 4, 3, 5, 6) * 2 + 1
+    y = layer(x)
+    np.testing.assert_allclose(y.mean((0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(layer.running_mean, 0.1 * x.mean((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(layer.running_var, 0.9 + 0.1 * x.var((0, 2, 3), ddof=1), rtol=1e-5)
+    assert int(layer.num_batches_tracked) == 1
+    kept = {k: v.copy() for k, v in layer.state_dict().items()}
+    infer = layer.eval()(x)
+    np.testing.assert_array_equal(
+        infer, mmk_batch_norm(x, kept["running_mean"], kept["running_var"], *ones_and_zeros(3))
+    )
+    assert all((layer.state_dict()[k] == v).all() for k, v in kept.items()), "inference changed a buffer"
+    other = nn.BatchNorm2d(3)
+    other.load_state_dict(kept)
+    np.testing.assert_array_equal(other.eval()(x), infer)
+
+
+def ones_and_zeros(n):
+    return np.ones(n, np.float32), np.zeros(n, np.float32)
+
+
+def mmk_batch_norm(*arguments):
+    from mmkernels.ops.norm_batch import batch_norm
+
+    return batch_norm(*arguments)
+
+
+def test_batch_norm_is_recorded():
+    layer = nn.BatchNorm1d(3, momentum=None)
+    x = some(2, 5, 3)
+    for k in (1, 2):
+        y = layer(Variable(x + k))
+        assert isinstance(y, Variable) and isinstance(layer.running_mean, np.ndarray)
+        np.testing.assert_allclose(layer.running_mean, x.mean(0) + (1 + k) / 2, rtol=1e-5)
+    (y * y).sum().backward()
+    assert layer.weight.grad is not None and layer.bias.grad is not None
+    plain = nn.BatchNorm1d(3, affine=False, track_running_stats=False).eval()
+    assert list(plain.state_dict()) == [] and abs(plain(x).mean()) < 1e-6
+    with pytest.raises(ContractError, match="BatchNorm1d: x has 4 extents; expected 2 or 3"):
+        layer(some(0, 1, 3, 2, 2))
+    with pytest.raises(ContractError, match="InstanceNorm3d: x has 4 extents; expected 5"):
+        nn.InstanceNorm3d(3)(some(0, 1, 3, 2, 2))
+
+
+def test_further_layers_are_their_functions():
+    from mmkernels.ops import activation_channels, activation_rectifiers, norm
+
+    x = some(3, 2, 6, 4, 5) * 4
+    for layer, function, arguments in (
+        (nn.ReLU6(), activation_rectifiers.relu6, ()), (nn.Mish(), activation_rectifiers.mish, ()),
+        (nn.Hardsigmoid(), activation_rectifiers.hardsigmoid, ()), (nn.SELU(), activation_rectifiers.selu, ()),
+        (nn.Hardswish(), activation_rectifiers.hardswish, ()), (nn.ELU(0.5), activation_rectifiers.elu, (0.5,)),
+        (nn.QuickGELU(), activation_rectifiers.quick_gelu, ()), (nn.CELU(0.5), activation_rectifiers.celu, (0.5,)),
+        (nn.Hardtanh(-2, 1), activation_rectifiers.hardtanh, (-2, 1)),
+        (nn.Softplus(2.0), activation_rectifiers.softplus, (2.0,)),
+        (nn.PReLU(6), activation_channels.prelu, (np.full(6, 0.25, np.float32),)),
+        (nn.LocalResponseNorm(3, 0.5), activation_channels.local_response_norm, (3, 0.5)),
+        (nn.RMSNorm((4, 5)), norm.rms_norm, ((4, 5), np.ones((4, 5), np.float32))),
+        (nn.InstanceNorm2d(6, affine=True), norm.instance_norm, (None, None, *ones_and_zeros(6))),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(layer(x), function(x, *arguments), err_msg=repr(layer))
+        assert isinstance(layer(Variable(x)), Variable)

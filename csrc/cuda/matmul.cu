@@ -17,19 +17,10 @@ Walk<1> walk_axes(const Tensor& t, int first, int last) {
     return walk_of(one);
 }
 
-template <class T> DenseFinish<T> finish_of(const Product& p, T* y) {
-    return {y,
-            static_cast<const T*>(p.bias),
-            p.extents.rows,
-            p.extents.columns,
-            p.activation,
-            aligned(y, 16) && p.extents.columns % DenseFinish<T>::width == 0};
-}
-
 void plain_product(Context& context, const Product& p, double* y) {
     context.chose("register tiles", "float64");
     launch_chunked_register_products<RegisterShapes<double>::Large>(
-        context, operand_of<true, 1, double>(p.a), operand_of<true, 1, double>(p.b), finish_of(p, y), p.extents);
+        context, operand_of<true, 1, double>(p.a), operand_of<true, 1, double>(p.b), dense_finish(p, y), p.extents);
 }
 void plain_product(Context& context, const Product& p, float* y) {
     using Shapes = RegisterShapes<float>;
@@ -43,18 +34,18 @@ void plain_product(Context& context, const Product& p, float* y) {
                           : "large ones would not occupy the device");
     const auto with = [&](const auto& a, const auto& b) {
         if (large)
-            launch_register_products<Shapes::Large>(context, a, b, finish_of(p, y), p.extents);
+            launch_register_products<Shapes::Large>(context, a, b, dense_finish(p, y), p.extents);
         else
-            launch_chunked_register_products<Shapes::Small>(context, a, b, finish_of(p, y), p.extents);
+            launch_chunked_register_products<Shapes::Small>(context, a, b, dense_finish(p, y), p.extents);
     };
     // b's columns are its rows here
     const bool a_along_rows = whole_pieces<float>(p.a, false, 0), b_along_rows = whole_pieces<float>(p.b, false, 0);
     const auto a_along_k = operand_of<true, 1, float>(p.a), b_along_k = operand_of<true, 1, float>(p.b);
     const auto a_pieces = operand_of<false, 4, float>(p.a), b_pieces = operand_of<false, 4, float>(p.b);
     if (few && b_along_rows)
-        launch_chunked_register_products<Shapes::FewRows>(context, a_along_k, b_pieces, finish_of(p, y), p.extents);
+        launch_chunked_register_products<Shapes::FewRows>(context, a_along_k, b_pieces, dense_finish(p, y), p.extents);
     else if (few)
-        launch_chunked_register_products<Shapes::FewRows>(context, a_along_k, b_along_k, finish_of(p, y), p.extents);
+        launch_chunked_register_products<Shapes::FewRows>(context, a_along_k, b_along_k, dense_finish(p, y), p.extents);
     else if (a_along_rows && b_along_rows)
         with(a_pieces, b_pieces);
     else if (a_along_rows)

@@ -34,7 +34,22 @@ template <bool along_k, int width, class T> StridedOperand<T, along_k, width> op
     return {static_cast<const T*>(m.data), m.batches, m.rows, m.depth_stride};
 }
 
+template <class T> DenseFinish<T> dense_finish(const Product& p, T* y) {
+    return {y,
+            static_cast<const T*>(p.bias),
+            p.extents.rows,
+            p.extents.columns,
+            p.activation,
+            aligned(y, 16) && p.extents.columns % DenseFinish<T>::width == 0};
+}
+
 // y is dense.
 template <class T> void tensor_product(Context& context, const Product& product, T* y); // matmul.tensor.cu
+// On Hopper; false where it does not serve the call. matmul.sm90.cu
+template <class T> bool tensor_product_sm90(Context& context, const Product& product, T* y);
+
+// The matrices (`count` rows in all) with k as neighbours, rows of whole pieces, zeros behind the last product. Products
+// read an operand several times, and element by element at a tenth of the speed.
+template <class T> MatrixView pack_rows(Context& context, const MatrixView& m, int64_t count, int64_t depth);
 
 } // namespace mmk::cuda

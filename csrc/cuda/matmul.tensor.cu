@@ -8,13 +8,7 @@ namespace {
 
 template <class Shape, class SlicedShape, class T, class A, class B>
 void launch(Context& context, const Product& p, const A& a, const B& b, T* y) {
-    const DenseFinish<T> finish{y,
-                                static_cast<const T*>(p.bias),
-                                p.extents.rows,
-                                p.extents.columns,
-                                p.activation,
-                                aligned(y, 16) && p.extents.columns % DenseFinish<T>::width == 0};
-    launch_tensor_products<Shape, SlicedShape>(context, a, b, finish, p.extents);
+    launch_tensor_products<Shape, SlicedShape>(context, a, b, dense_finish(p, y), p.extents);
 }
 
 template <class T, class A, class B>
@@ -31,9 +25,9 @@ void whole_product(Context& context, const Product& p, const A& a, const B& b, T
     }
 }
 
-// The matrices with rows of whole pieces, zeros behind the last product. Products read an operand several times, and
-// element by element at a tenth of the speed.
-template <class T> MatrixView packed(Context& context, const MatrixView& m, int64_t count, int64_t depth) {
+} // namespace
+
+template <class T> MatrixView pack_rows(Context& context, const MatrixView& m, int64_t count, int64_t depth) {
     const int64_t pitch = ceil_div(depth, 8) * 8;
     Tensor from, to;
     const auto add_axes = [&](const Walk<1>& walk) {
@@ -56,9 +50,8 @@ template <class T> MatrixView packed(Context& context, const MatrixView& m, int6
     return view;
 }
 
-} // namespace
-
 template <class T> void tensor_product(Context& context, const Product& product, T* y) {
+    if (tensor_product_sm90(context, product, y)) return;
     Product p = product;
     const auto [batches, rows, columns, depth] = p.extents;
     bool a_along_k = whole_pieces<T>(p.a, true, depth), a_along_rows = whole_pieces<T>(p.a, false, depth);
@@ -69,8 +62,8 @@ template <class T> void tensor_product(Context& context, const Product& product,
             const auto a = operand_of<true, 1, T>(p.a), b = operand_of<true, 1, T>(p.b);
             return launch<SmallTensorShape, SmallTensorShape>(context, p, a, b, y);
         }
-        if (!a_along_k && !a_along_rows) p.a = packed<T>(context, p.a, batches * rows, depth), a_along_k = true;
-        if (!b_along_k && !b_along_rows) p.b = packed<T>(context, p.b, batches * columns, depth), b_along_k = true;
+        if (!a_along_k && !a_along_rows) p.a = pack_rows<T>(context, p.a, batches * rows, depth), a_along_k = true;
+        if (!b_along_k && !b_along_rows) p.b = pack_rows<T>(context, p.b, batches * columns, depth), b_along_k = true;
     }
     const auto with = [&](const auto& a) {
         if (b_along_k)
@@ -84,6 +77,8 @@ template <class T> void tensor_product(Context& context, const Product& product,
         with(operand_of<false, 8, T>(p.a));
 }
 
+template MatrixView pack_rows<float16>(Context&, const MatrixView&, int64_t, int64_t);
+template MatrixView pack_rows<bfloat16>(Context&, const MatrixView&, int64_t, int64_t);
 template void tensor_product<float16>(Context&, const Product&, float16*);
 template void tensor_product<bfloat16>(Context&, const Product&, bfloat16*);
 

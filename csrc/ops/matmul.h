@@ -10,7 +10,8 @@
 // CUDA       float32 and float64: register tiles, the same sums; where tiles are too few for the device, their chunks are
 //            shared among blocks. 16 bits: tensor cores, k in steps of 16 from 0 in one float32 accumulator, a sum of
 //            more than 16384 products in slices of so many, added in order; bias and activation in float32, one rounding.
-//            Which tile is chosen shows in no bit (csrc/cuda/products.cuh, products.tensor.cuh)
+//            Which tile is chosen shows in no bit (csrc/cuda/products.cuh, products.tensor.cuh). MMK_CUDA_ARCH=sm_90a on
+//            Hopper: 16 bits by wgmma, in the same order (products.sm90.cuh)
 // Moves      a once for every panel, b once and once more packed
 #pragma once
 

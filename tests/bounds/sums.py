@@ -37,9 +37,12 @@ def terms(call: Call) -> list[Array]:
 
 
 def cancelling(call: Call) -> list[Array]:
-    """A function of each element whose factors' errors do not shrink where they cancel: relative to its value at the
-    absolute operands, where nothing cancels."""
-    return [2 * call.ulp * call.unit * m for m in call.magnitude()]
+    """A function of each element whose factors' errors do not shrink where they cancel: relative to its value, or to
+    that at the absolute operands, where nothing cancels, whichever is larger."""
+    return [
+        2 * call.ulp * call.unit * np.maximum(np.abs(m), np.abs(y))
+        for m, y in zip(call.magnitude(), call.results, strict=True)
+    ]
 
 
 def chain(call: Call) -> list[Array]:
