@@ -11,9 +11,10 @@ if(MMK_EMULATOR)
   file(GLOB simt_sources CONFIGURE_DEPENDS csrc/simt/*.cpp)
   # The emulator and the boundary are never instrumented; the kernels of _emulated_check are: the sanitizer's hooks,
   # called before every access, are the emulator's own, and no sanitizer library is linked.
-  add_library(simt_runtime OBJECT ${simt_sources} csrc/cuda/context.cpp ${family_bindings} csrc/bind/emulator.cpp)
+  add_library(simt_runtime OBJECT ${simt_sources} csrc/cuda/context.cpp csrc/core/failure.cpp
+              ${family_bindings} csrc/bind/emulator.cpp)
   target_include_directories(simt_runtime PRIVATE ${CMAKE_BINARY_DIR}/generated)
-  target_compile_definitions(simt_runtime PRIVATE MMK_FLOOR=cuda)
+  target_compile_definitions(simt_runtime PRIVATE MMK_FLOOR=cuda MMK_HOPPER=1)
   target_link_libraries(simt_runtime PRIVATE mmk_flags pybind11::module)
   set(check_flags -DMMK_PLANT -fsanitize=thread -fsanitize=bounds,alignment --param tsan-instrument-func-entry-exit=0)
   foreach(module _emulated _emulated_check)
@@ -66,7 +67,6 @@ function(mmk_codes result)
 endfunction()
 
 # Without a list: 80 with its PTX, which every later GPU's driver can compile, and the GPUs of this machine, if any.
-# Files for Hopper alone are compiled for it in any case.
 set(architectures ${MMK_CUDA_ARCHITECTURES})
 if(NOT architectures)
   set(architectures 80)
@@ -88,11 +88,6 @@ if(NOT architectures)
 endif()
 message(STATUS "mmkernels: CUDA floor for ${architectures}")
 mmk_codes(cuda_codes ${architectures})
-if(NOT "90a-real" IN_LIST architectures)
-  file(GLOB hopper_sources csrc/cuda/*.sm90.cu)
-  mmk_codes(hopper_codes 90a-real)
-  set_source_files_properties(${hopper_sources} PROPERTIES COMPILE_OPTIONS "${hopper_codes}")
-endif()
 set(CMAKE_CUDA_ARCHITECTURES OFF)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 enable_language(CUDA)
@@ -100,12 +95,15 @@ set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
 set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 set(CMAKE_CUDA_STANDARD 20)
 
-mmk_module(_cuda cuda ${family_bindings} csrc/bind/device.cpp csrc/cuda/context.cpp ${cuda_sources})
-target_compile_definitions(_cuda PRIVATE MMK_EMULATOR=0 $<$<COMPILE_LANGUAGE:CUDA>:MMK_ISA=cuda MMK_DEVICE>)
-# A release holds six codes of every kernel. CUDA 13's better compression makes it a quarter smaller; its runtime asks for
-# a driver that knows it anyway.
+mmk_module(_cuda cuda ${family_bindings} csrc/bind/device.cpp csrc/cuda/context.cpp csrc/core/failure.cpp ${cuda_sources})
+# Elsewhere the kernels of <family>.sm90.cu are empty, and Context::hopper() refuses to choose them.
+string(REGEX MATCH "(^|;)90a" hopper_built "${architectures}")
+target_compile_definitions(_cuda PRIVATE MMK_EMULATOR=0 MMK_HOPPER=$<BOOL:${hopper_built}>
+                           $<$<COMPILE_LANGUAGE:CUDA>:MMK_ISA=cuda MMK_DEVICE>)
+# A release holds six codes of every kernel: CUDA 13's better compression makes it a quarter smaller, and an install a
+# tenth longer. Its runtime asks for a driver that knows it anyway.
 set(cuda_compression -Xfatbin=-compress-all)
-if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
+if(MMK_CUDA_ARCHITECTURES AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
   set(cuda_compression --compress-mode=size)
 endif()
 # The arithmetic allows no fused operation that is not asked for, no flush of subnormals, no approximate instruction.

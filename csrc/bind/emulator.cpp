@@ -7,21 +7,23 @@
 
 #include "../cuda/runtime.h"
 #include "../simt/host.h"
+#include "../simt/reports.h"
 
 namespace mmk::cuda::runtime {
 
 int device_count() { return 1; }
-std::string device_name(int) { return "emulated"; }
+const char* device_name(int) { return "emulated"; }
 int multiprocessors(int) { return 2; }
 int capability(int) { return 90; }
 int shared_memory(int) { return 227 << 10; }
 int current_device() { return 0; }
 void set_device(int) {}
 void copy_to_host(void* to, const void* from, size_t bytes, void*) { std::memcpy(to, from, bytes); }
-std::string error_text(int) {
-    std::string text;
+const char* error_text(int) {
+    static thread_local std::string text;
+    text.clear();
     for (const std::string& report : simt::take_reports()) text += report + "\n";
-    return text;
+    return text.c_str();
 }
 
 } // namespace mmk::cuda::runtime

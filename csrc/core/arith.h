@@ -307,17 +307,23 @@ MMK_OF_ONE(gelu_tanh)
 MMK_OF_ONE(gelu_tanh_grad)
 #undef MMK_OF_ONE
 
-// float64 is for references and gradient checks: libm, lane by lane, with no promise across machines.
-MMK_FUNCTION double exp2(double x) { return std::exp2(x); }
-MMK_FUNCTION double softmax_exp2(double x) { return std::exp2(x); }
-MMK_FUNCTION double exp(double x) { return std::exp(x); }
-MMK_FUNCTION double log(double x) { return std::log(x); }
-MMK_FUNCTION double sin(double x) { return std::sin(x); }
-MMK_FUNCTION double cos(double x) { return std::cos(x); }
-MMK_FUNCTION double erf(double x) { return std::erf(x); }
-MMK_FUNCTION double tanh(double x) { return std::tanh(x); }
+// float64 is for references and gradient checks: libm, lane by lane, with no promise across machines. By the compiler's
+// own names: <cmath> of C++20 takes a tenth of a second in each of two hundred files.
+#if defined(__CUDACC__)
+#define MMK_LIBM(function) ::function
+#else
+#define MMK_LIBM(function) __builtin_##function
+#endif
+MMK_FUNCTION double exp2(double x) { return MMK_LIBM(exp2)(x); }
+MMK_FUNCTION double softmax_exp2(double x) { return MMK_LIBM(exp2)(x); }
+MMK_FUNCTION double exp(double x) { return MMK_LIBM(exp)(x); }
+MMK_FUNCTION double log(double x) { return MMK_LIBM(log)(x); }
+MMK_FUNCTION double sin(double x) { return MMK_LIBM(sin)(x); }
+MMK_FUNCTION double cos(double x) { return MMK_LIBM(cos)(x); }
+MMK_FUNCTION double erf(double x) { return MMK_LIBM(erf)(x); }
+MMK_FUNCTION double tanh(double x) { return MMK_LIBM(tanh)(x); }
 MMK_FUNCTION double sigmoid(double x) {
-    const double e = std::exp(-std::abs(x));
+    const double e = MMK_LIBM(exp)(-MMK_LIBM(fabs)(x));
     return (x < 0 ? e : 1) / (1 + e);
 }
 // The clamps below keep an infinity from meeting a zero; NaN stays.
@@ -328,10 +334,10 @@ MMK_FUNCTION double silu_grad(double x) {
     x = clamp(x, -760.0, 760.0);
     return sigmoid(x) * (1 + x * sigmoid(-x));
 }
-MMK_FUNCTION double gelu(double x) { return at_least(x, -40.0) * (0.5 * std::erfc(x * -0x1.6a09e667f3bcdp-1)); }
+MMK_FUNCTION double gelu(double x) { return at_least(x, -40.0) * (0.5 * MMK_LIBM(erfc)(x * -0x1.6a09e667f3bcdp-1)); }
 MMK_FUNCTION double gelu_grad(double x) {
     x = clamp(x, -40.0, 40.0);
-    return 0.5 * std::erfc(x * -0x1.6a09e667f3bcdp-1) + x * (0x1.9884533d43651p-2 * std::exp(-0.5 * x * x));
+    return 0.5 * MMK_LIBM(erfc)(x * -0x1.6a09e667f3bcdp-1) + x * (0x1.9884533d43651p-2 * MMK_LIBM(exp)(-0.5 * x * x));
 }
 MMK_FUNCTION double gelu_tanh(double x) {
     x = at_least(x, -40.0);

@@ -22,7 +22,7 @@ MMK_INLINE F32x16 diagonal_angle(F32x16 width, F32x16 height) {
 MMK_INLINE F64x16 diagonal_angle(F64x16 width, F64x16 height) {
     double w[lanes], h[lanes];
     width.store(w), height.store(h);
-    for (int k = 0; k < lanes; ++k) w[k] = std::atan2(w[k], h[k]);
+    for (int k = 0; k < lanes; ++k) w[k] = MMK_LIBM(atan2)(w[k], h[k]);
     return F64x16::load(w);
 }
 

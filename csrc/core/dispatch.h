@@ -1,9 +1,8 @@
 // From one name to the variant that runs.
 #pragma once
 
-#include <stdexcept>
-
 #include "context.h"
+#include "failure.h"
 #include "fields.h"
 
 namespace mmk {
@@ -61,14 +60,14 @@ template <class F> MMK_INLINE void visit_float(DType type, F&& body) {
     switch (type) {
     case DType::float32: return body(float(0));
     case DType::float64: return body(double(0));
-    default: throw std::logic_error("a host function met a dtype that its contract does not allow");
+    default: unexpected_dtype();
     }
 }
 template <class F> MMK_INLINE void visit_integer(DType type, F&& body) {
     switch (type) {
     case DType::int32: return body(int32_t(0));
     case DType::int64: return body(int64_t(0));
-    default: throw std::logic_error("a host function met a dtype that its contract does not allow");
+    default: unexpected_dtype();
     }
 }
 

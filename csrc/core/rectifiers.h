@@ -26,13 +26,13 @@ MMK_INLINE F32x16 expm1_negative(F32x16 x) {
 MMK_FUNCTION F64x16 log1p_unit(F64x16 z) {
     double s[lanes];
     z.store(s);
-    for (int k = 0; k < lanes; ++k) s[k] = std::log1p(s[k]);
+    for (int k = 0; k < lanes; ++k) s[k] = MMK_LIBM(log1p)(s[k]);
     return F64x16::load(s);
 }
 MMK_FUNCTION F64x16 expm1_negative(F64x16 x) {
     double s[lanes];
     x.store(s);
-    for (int k = 0; k < lanes; ++k) s[k] = std::expm1(s[k]);
+    for (int k = 0; k < lanes; ++k) s[k] = MMK_LIBM(expm1)(s[k]);
     return F64x16::load(s);
 }
 template <class T> MMK_INLINE Vec<T> gate(Vec<T> x) { // of hardsigmoid and hardswish

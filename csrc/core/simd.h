@@ -5,7 +5,6 @@
 // Included only by files that are compiled once per instruction set (MMK_ISA names it).
 #pragma once
 
-#include <cmath>
 #include <cstring>
 #include <type_traits>
 

@@ -372,11 +372,11 @@ bool attention_grad_sm90(Context& context, const AttentionGrad& op, const float*
     const Roles of_queries{{q, gy}, {k, v}, {gq, gq}}, of_keys{{k, v}, {q, gy}, {gk, gv}};
     const bool wide = q.extent[3] > 64 || v.extent[3] > 64;
     if (q.dtype == DType::float16)
-        wide ? launch<__half, 128>(context, op, of_queries, of_keys, lse, delta)
-             : launch<__half, 64>(context, op, of_queries, of_keys, lse, delta);
+        wide ? launch<float16, 128>(context, op, of_queries, of_keys, lse, delta)
+             : launch<float16, 64>(context, op, of_queries, of_keys, lse, delta);
     else
-        wide ? launch<__nv_bfloat16, 128>(context, op, of_queries, of_keys, lse, delta)
-             : launch<__nv_bfloat16, 64>(context, op, of_queries, of_keys, lse, delta);
+        wide ? launch<bfloat16, 128>(context, op, of_queries, of_keys, lse, delta)
+             : launch<bfloat16, 64>(context, op, of_queries, of_keys, lse, delta);
     const Tensor* const written[3][2] = {{&op.gq, &gq}, {&op.gk, &gk}, {&op.gv, &gv}};
     for (const auto& [to, from] : written)
         if (to->data != from->data) copy_strided(context, *to, *from);

@@ -133,8 +133,8 @@ template <int width> struct Producer {
 
 // ---- values that are not finite -----------------------------------------------------------------------------------------
 
-template <class T> inline constexpr uint32_t exponent_bits = std::is_same_v<T, __half> ? 0x7c007c00u : 0x7f807f80u;
-template <class T> inline constexpr uint32_t exponent_unit = std::is_same_v<T, __half> ? 0x04000400u : 0x00800080u;
+template <class T> inline constexpr uint32_t exponent_bits = std::is_same_v<T, float16> ? 0x7c007c00u : 0x7f807f80u;
+template <class T> inline constexpr uint32_t exponent_unit = std::is_same_v<T, float16> ? 0x04000400u : 0x00800080u;
 
 // Of two 16-bit numbers: the sign bits' places, set where a number is an infinity or NaN.
 template <class T> MMK_PTX uint32_t not_finite(uint32_t pair) {
@@ -146,7 +146,7 @@ template <class T> MMK_PTX bool clear_not_finite(uint32_t& pair) {
     return found != 0;
 }
 template <class T> MMK_PTX float upper_half(uint32_t pair) {
-    if constexpr (std::is_same_v<T, __half>)
+    if constexpr (std::is_same_v<T, float16>)
         return widen_bits(float16{uint16_t(pair >> 16)});
     else
         return widen_bits(bfloat16{uint16_t(pair >> 16)});
@@ -515,9 +515,9 @@ bool attention_sm90(const Attention& op, Context& context) {
     const Tensor y = lies_in_rows(op.y) ? op.y : contiguous_scratch(context, op.y);
     DenseOut<float> lse(context, op.lse);
     if (op.q.dtype == DType::float16)
-        launch<__half>(context, op, y, op.lse ? lse.get() : nullptr);
+        launch<float16>(context, op, y, op.lse ? lse.get() : nullptr);
     else
-        launch<__nv_bfloat16>(context, op, y, op.lse ? lse.get() : nullptr);
+        launch<bfloat16>(context, op, y, op.lse ? lse.get() : nullptr);
     if (y.data != op.y.data) copy_strided(context, op.y, y);
     if (op.lse) lse.finish();
     return true;

@@ -2,8 +2,6 @@
 // tiles, tensor maps.
 #pragma once
 
-#include <stdexcept>
-
 #include "attention.cuh"
 
 namespace mmk::cuda::flash {
@@ -20,7 +18,7 @@ template <int stages> struct Slot {
 };
 
 template <class T> MMK_PTX uint32_t pack_pair(float low, float high) {
-    if constexpr (std::is_same_v<T, __half>)
+    if constexpr (std::is_same_v<T, float16>)
         return pack_f16(low, high);
     else
         return pack_bf16(low, high);
@@ -47,7 +45,7 @@ template <class T> CUtensorMap map_of(const Tensor& x, int rows) {
     const uint32_t box[4] = {atom, uint32_t(rows), 1, 1};
     CUtensorMap map;
     if (!encode_tensor_map(map, static_cast<const T*>(x.data), 4, extents, strides, box, Swizzle::bytes128))
-        throw std::runtime_error("the driver does not encode a tensor map of attention");
+        fail("the driver does not encode a tensor map of attention");
     return map;
 }
 

@@ -9,17 +9,15 @@ namespace mmk::cuda::flash {
 
 template <class T> struct Mma;
 template <> struct Mma<float16> {
-    using Type = __half;
     static constexpr uint32_t exponent = 0x7c00, fraction = 0x03ff, one = 0x3c00;
     static MMK_PTX uint32_t pair(float low, float high) { return pack_f16(low, high); }
 };
 template <> struct Mma<bfloat16> {
-    using Type = __nv_bfloat16;
     static constexpr uint32_t exponent = 0x7f80, fraction = 0x007f, one = 0x3f80;
     static MMK_PTX uint32_t pair(float low, float high) { return pack_bf16(low, high); }
 };
 template <class T> MMK_PTX void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    mma_m16n8k16<typename Mma<T>::Type>(d, a, b);
+    mma_m16n8k16<T>(d, a, b);
 }
 
 // Sixteen bytes, what one address of ldmatrix stands for.

@@ -3,7 +3,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
+#include "../core/failure.h"
 #include "runtime.h"
 
 namespace mmk::cuda {
@@ -14,7 +16,11 @@ Context::Context(int device_, void* stream_, Allocate allocate, void* state)
 
 bool Context::hopper() const {
     const char* const wanted = std::getenv("MMK_CUDA_ARCH");
-    return wanted && std::strcmp(wanted, "sm_90a") == 0 && runtime::capability(device) == 90;
+    if (!wanted || std::strcmp(wanted, "sm_90a") != 0 || runtime::capability(device) != 90) return false;
+    if (!MMK_HOPPER)
+        fail("MMK_CUDA_ARCH is sm_90a, but this build has no code for it; expected a build with 90a-real "
+             "in MMK_CUDA_ARCHITECTURES (the build's default on a machine with a Hopper GPU)");
+    return true;
 }
 
 void* Context::scratch_bytes(int64_t bytes) {

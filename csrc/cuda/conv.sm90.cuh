@@ -1,8 +1,6 @@
 // What the convolutions for Hopper share: images that tensor copies can walk, and boxes of pixels.
 #pragma once
 
-#include <stdexcept>
-
 #include "products.sm90.cuh"
 
 #include "conv.h"

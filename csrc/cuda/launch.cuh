@@ -26,7 +26,7 @@ template <class T> using Compute = typename ComputeOf<T>::type;
 // some thirty to spend on an element.
 template <class T> MMK_INLINE Compute<T> widen(T x) {
 #if defined(__CUDA_ARCH__)
-    if constexpr (std::is_same_v<T, float16>) return __half2float(__ushort_as_half(x.bits));
+    if constexpr (std::is_same_v<T, float16>) return widen_f16(x.bits);
 #endif
     if constexpr (sizeof(T) == 2)
         return widen_bits(x);
@@ -55,9 +55,6 @@ template <class T, int N> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16
 template <class T> struct Type {
     using type = T;
 };
-[[noreturn]] inline void unexpected_dtype() {
-    throw std::logic_error("a host function met a dtype that its contract does not allow");
-}
 template <class F> void visit_storage(DType dtype, F&& body) {
     switch (dtype) {
     case DType::float32: return body(Type<float>());

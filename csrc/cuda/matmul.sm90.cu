@@ -4,7 +4,6 @@
 // batches multiples of 16 bytes; batches may share it. Any other one is packed first, k as neighbours: so no layout
 // decides which kernel runs, and with it the order of sums. Nor does a free extent, but for ones above 2^30; without
 // products (K = 0) results are given.
-#include <stdexcept>
 
 #include "products.sm90.cuh"
 

@@ -166,9 +166,8 @@ template <class Shape, class Problem> struct Consumer {
             const int piece = i / instructions, k = i % instructions;
             const char* const left = a + piece * Shape::rows * line + k * (a_turned ? 2048 : 32);
             const char* const right = b + piece * Shape::columns * line + k * (b_turned ? 2048 : 32);
-            wgmma<typename TensorElement<T>::type, a_turned, b_turned>(
-                d, wgmma_descriptor(left, atom, 8 * line, swizzle), wgmma_descriptor(right, atom, 8 * line, swizzle),
-                !first || i > 0);
+            wgmma<T, a_turned, b_turned>(d, wgmma_descriptor(left, atom, 8 * line, swizzle),
+                                         wgmma_descriptor(right, atom, 8 * line, swizzle), !first || i > 0);
         }
         wgmma_commit();
         ring.advance();
@@ -368,9 +367,8 @@ template <class T, int rank> void encode(CUtensorMap& map, const T* data, const 
         extents[i] = uint64_t(extent[i]), sizes[i] = uint32_t(box[i]), every[i] = steps ? uint32_t(steps[i]) : 1;
         if (i > 0) strides[i - 1] = 2 * uint64_t(extent[i] == 1 ? ceil_div(extent[0], 8) * 8 : stride[i]);
     }
-    using E = typename TensorElement<T>::type;
-    if (!encode_tensor_map(map, reinterpret_cast<const E*>(data), rank, extents, strides, sizes, swizzle, every))
-        throw std::runtime_error("the driver does not encode a tensor map of products");
+    if (!encode_tensor_map(map, data, rank, extents, strides, sizes, swizzle, every))
+        fail("the driver does not encode a tensor map of products");
 }
 
 } // namespace mmk::cuda::hopper

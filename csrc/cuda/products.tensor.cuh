@@ -9,14 +9,6 @@
 
 namespace mmk::cuda {
 
-template <class T> struct TensorElement;
-template <> struct TensorElement<float16> {
-    using type = __half;
-};
-template <> struct TensorElement<bfloat16> {
-    using type = __nv_bfloat16;
-};
-
 // A warp makes warp_rows x warp_columns sums. At 64 x 64 it loads a fragment for every four instructions, so that shared
 // memory (128 bytes a cycle) keeps up with the tensor cores; four such warps have 128 accumulators a thread.
 template <int rows_, int columns_, int warp_rows_, int warp_columns_, int stages_, int blocks_> struct TensorShape {
@@ -221,7 +213,7 @@ template <class Shape, class A, class B, class Finish> __global__ void __launch_
 #pragma unroll
                     for (int j = 0; j < across; ++j) {
                         const uint32_t pair[2] = {now.b[j / 2][j % 2 * 2], now.b[j / 2][j % 2 * 2 + 1]};
-                        mma_m16n8k16<typename TensorElement<T>::type>(sum[i][j], now.a[i], pair);
+                        mma_m16n8k16<T>(sum[i][j], now.a[i], pair);
                     }
             }
             deposit(index + Shape::stages - 1, free);

@@ -12,12 +12,11 @@
 #include <type_traits>
 #include <utility>
 
+#include "../core/half.h"
 #include "wgmma_operands.h"
 
 #if defined(__CUDACC__)
 #include <cuda.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #else
 #include "../simt/simt.h"
@@ -95,6 +94,10 @@ MMK_PTX uint32_t shared_address(const void* pointer) {
 
 // ---- two 16-bit numbers in one register ------------------------------------------------------------------------
 
+MMK_PTX float widen_f16(uint16_t bits) {
+    MMK_ASM(float value; asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits)); return value;)
+    MMK_EMULATED(return simt::float16_to_float(bits);)
+}
 // cvt.rn.*x2 takes the upper half first.
 MMK_PTX uint32_t pack_bf16(float low, float high) {
     MMK_ASM(uint32_t pair; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low)); return pair;)
@@ -187,27 +190,27 @@ MMK_PTX uint32_t movmatrix(uint32_t fragment) {
 template <class T> MMK_PTX void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <class T> MMK_PTX void mma_m16n8k8(float (&d)[4], const uint32_t (&a)[2], const uint32_t (&b)[1]);
 
-template <> MMK_PTX void mma_m16n8k16<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+template <> MMK_PTX void mma_m16n8k16<bfloat16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     MMK_ASM(asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" : "+f"(d[0]),
                          "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]),
                          "r"(b[1]));)
     MMK_EMULATED(simt::mma(simt::Element::bf16, 16, d, a, b);)
 }
-template <> MMK_PTX void mma_m16n8k16<__half>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+template <> MMK_PTX void mma_m16n8k16<float16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     MMK_ASM(asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
                          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" : "+f"(d[0]),
                          "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]),
                          "r"(b[1]));)
     MMK_EMULATED(simt::mma(simt::Element::f16, 16, d, a, b);)
 }
-template <> MMK_PTX void mma_m16n8k8<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[2], const uint32_t (&b)[1]) {
+template <> MMK_PTX void mma_m16n8k8<bfloat16>(float (&d)[4], const uint32_t (&a)[2], const uint32_t (&b)[1]) {
     MMK_ASM(asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 "
                          "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};" : "+f"(d[0]),
                          "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b[0]));)
     MMK_EMULATED(simt::mma(simt::Element::bf16, 8, d, a, b);)
 }
-template <> MMK_PTX void mma_m16n8k8<__half>(float (&d)[4], const uint32_t (&a)[2], const uint32_t (&b)[1]) {
+template <> MMK_PTX void mma_m16n8k8<float16>(float (&d)[4], const uint32_t (&a)[2], const uint32_t (&b)[1]) {
     MMK_ASM(asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
                          "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};" : "+f"(d[0]),
                          "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(b[0]));)
@@ -443,8 +446,8 @@ bool encode_tensor_map(CUtensorMap& map, const T* base, int rank, const uint64_t
                                : sizeof(T) == 2 ? CU_TENSOR_MAP_DATA_TYPE_UINT16
                                                 : CU_TENSOR_MAP_DATA_TYPE_UINT32;
     if constexpr (std::is_same_v<T, float>) type = CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
-    if constexpr (std::is_same_v<T, __half>) type = CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
-    if constexpr (std::is_same_v<T, __nv_bfloat16>) type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    if constexpr (std::is_same_v<T, float16>) type = CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    if constexpr (std::is_same_v<T, bfloat16>) type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     const CUtensorMapSwizzle code = swizzle == Swizzle::none      ? CU_TENSOR_MAP_SWIZZLE_NONE
                                     : swizzle == Swizzle::bytes32 ? CU_TENSOR_MAP_SWIZZLE_32B
                                     : swizzle == Swizzle::bytes64 ? CU_TENSOR_MAP_SWIZZLE_64B
@@ -518,8 +521,8 @@ template <int n> MMK_PTX void wgmma_keep(float (&d)[n]) {
                  : "l"(a), "l"(b), "r"(int(accumulate)), "n"(int(a_transposed)), "n"(int(b_transposed)))
 #define MMK_WGMMA_SHARED(n, p0, p1, p2, p3, p4, p5, p6)                                                                \
     if constexpr (2 * half_n == n) {                                                                                   \
-        if constexpr (std::is_same_v<T, __nv_bfloat16>) MMK_WGMMA_SHARED_16(n, "bf16", p0, p1, p2, p3, p4);            \
-        else if constexpr (std::is_same_v<T, __half>) MMK_WGMMA_SHARED_16(n, "f16", p0, p1, p2, p3, p4);               \
+        if constexpr (std::is_same_v<T, bfloat16>) MMK_WGMMA_SHARED_16(n, "bf16", p0, p1, p2, p3, p4);            \
+        else if constexpr (std::is_same_v<T, float16>) MMK_WGMMA_SHARED_16(n, "f16", p0, p1, p2, p3, p4);               \
         else                                                                                                           \
             asm volatile(MMK_WGMMA_PREDICATE(p2) "wgmma.mma_async.sync.aligned.m64n" #n "k8.f32.tf32.tf32"             \
                          " {" MMK_WGMMA_TEXT_##n "}, %" #p0 ", %" #p1 ", p, 1, 1;\n}"                                  \
@@ -533,9 +536,9 @@ template <int n> MMK_PTX void wgmma_keep(float (&d)[n]) {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(accumulate)), "n"(int(b_transposed)))
 #define MMK_WGMMA_REGISTERS(n, p0, p1, p2, p3, p4, p5, p6)                                                             \
     if constexpr (2 * half_n == n) {                                                                                   \
-        if constexpr (std::is_same_v<T, __nv_bfloat16>)                                                                \
+        if constexpr (std::is_same_v<T, bfloat16>)                                                                \
             MMK_WGMMA_REGISTERS_16(n, "bf16", p0, p1, p2, p3, p4, p5, p6);                                             \
-        else if constexpr (std::is_same_v<T, __half>)                                                                  \
+        else if constexpr (std::is_same_v<T, float16>)                                                                  \
             MMK_WGMMA_REGISTERS_16(n, "f16", p0, p1, p2, p3, p4, p5, p6);                                              \
         else                                                                                                           \
             asm volatile(MMK_WGMMA_PREDICATE(p5) "wgmma.mma_async.sync.aligned.m64n" #n "k8.f32.tf32.tf32"             \
@@ -545,12 +548,12 @@ template <int n> MMK_PTX void wgmma_keep(float (&d)[n]) {
     }
 #else
 template <class T>
-inline constexpr simt::Element wgmma_element = std::is_same_v<T, __nv_bfloat16> ? simt::Element::bf16
-                                               : std::is_same_v<T, __half>      ? simt::Element::f16
+inline constexpr simt::Element wgmma_element = std::is_same_v<T, bfloat16> ? simt::Element::bf16
+                                               : std::is_same_v<T, float16>      ? simt::Element::f16
                                                                                 : simt::Element::tf32;
 #endif
 
-// d (64 x n) = a b, or d += a b if accumulate. T is __nv_bfloat16 or __half (k = 16), or float for tf32 (k = 8, k
+// d (64 x n) = a b, or d += a b if accumulate. T is bfloat16 or float16 (k = 16), or float for tf32 (k = 8, k
 // contiguous only); transposed means that k is not the contiguous direction. d has n/2 elements in each thread: d[i] of
 // thread w is at row 16 (w/32) + (w%32)/4 + 8 (i/2%2), column 8 (i/4) + 2 (w%4) + i%2.
 template <class T, bool a_transposed = false, bool b_transposed = false, int half_n>

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <stdexcept>
+#include <string>
 
 namespace mmk::cuda::runtime {
 namespace {
@@ -21,8 +22,8 @@ int device_count() {
     return 0;
 }
 
-std::string device_name(int device) {
-    cudaDeviceProp properties;
+const char* device_name(int device) {
+    static thread_local cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, device));
     return properties.name;
 }
@@ -60,6 +61,6 @@ void copy_to_host(void* to, const void* from, size_t bytes, void* stream) {
     check(cudaStreamSynchronize(s));
 }
 
-std::string error_text(int error) { return cudaGetErrorString(cudaError_t(error)); }
+const char* error_text(int error) { return cudaGetErrorString(cudaError_t(error)); }
 
 } // namespace mmk::cuda::runtime

@@ -3,8 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
-#include <vector>
 
 namespace simt {
 
@@ -27,9 +25,6 @@ void release(void* pointer);
 void mark_written(const void* pointer, size_t bytes);
 // Kernels may only read the allocation that holds this address.
 void set_read_only(const void* pointer, bool read_only);
-
-// What was found since the last call. A launch stops at its first fault and returns nonzero.
-std::vector<std::string> take_reports();
 
 struct Counts {
     uint64_t launches, switches, accesses;

@@ -80,39 +80,3 @@ inline uint16_t float_to_float16(float value) {
 }
 
 } // namespace simt
-
-// Conversions are explicit and there is no arithmetic: on the device it would round at every step, here it would not.
-struct __half {
-    uint16_t bits;
-    __half() = default;
-    explicit __half(float value) : bits(simt::float_to_float16(value)) {}
-    explicit operator float() const { return simt::float16_to_float(bits); }
-};
-struct __nv_bfloat16 {
-    uint16_t bits;
-    __nv_bfloat16() = default;
-    explicit __nv_bfloat16(float value) : bits(simt::float_to_bfloat16(value)) {}
-    explicit operator float() const { return simt::bfloat16_to_float(bits); }
-};
-using half = __half;
-struct alignas(4) __half2 {
-    __half x, y;
-};
-struct alignas(4) __nv_bfloat162 {
-    __nv_bfloat16 x, y;
-};
-
-inline float __half2float(__half value) { return float(value); }
-inline float __bfloat162float(__nv_bfloat16 value) { return float(value); }
-inline __half __float2half(float value) { return __half(value); }
-inline __half __float2half_rn(float value) { return __half(value); }
-inline __nv_bfloat16 __float2bfloat16(float value) { return __nv_bfloat16(value); }
-inline __nv_bfloat16 __float2bfloat16_rn(float value) { return __nv_bfloat16(value); }
-inline unsigned short __half_as_ushort(__half value) { return value.bits; }
-inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
-inline __half __ushort_as_half(unsigned short bits) { return simt::bits_as<__half>(bits); }
-inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return simt::bits_as<__nv_bfloat16>(bits); }
-inline __half2 __floats2half2_rn(float x, float y) { return {__half(x), __half(y)}; }
-inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__nv_bfloat16(x), __nv_bfloat16(y)}; }
-inline float2 __half22float2(__half2 pair) { return {float(pair.x), float(pair.y)}; }
-inline float2 __bfloat1622float2(__nv_bfloat162 pair) { return {float(pair.x), float(pair.y)}; }

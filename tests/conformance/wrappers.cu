@@ -393,10 +393,10 @@ int run(const std::string& name, const char* in, char* out, const Numbers& n) {
     if (name == "stmatrix.4") return start(store_matrices<4, false>, 32, 0, in, out, n);
     if (name == "stmatrix.4.transposed") return start(store_matrices<4, true>, 32, 0, in, out, n);
     if (name == "movmatrix") return start(move_matrix, 32, 0, in, out, n);
-    if (name == "mma.f16.8") return start(warp_product<__half, 8>, 32, 0, in, out, n);
-    if (name == "mma.f16.16") return start(warp_product<__half, 16>, 32, 0, in, out, n);
-    if (name == "mma.bf16.8") return start(warp_product<__nv_bfloat16, 8>, 32, 0, in, out, n);
-    if (name == "mma.bf16.16") return start(warp_product<__nv_bfloat16, 16>, 32, 0, in, out, n);
+    if (name == "mma.f16.8") return start(warp_product<float16, 8>, 32, 0, in, out, n);
+    if (name == "mma.f16.16") return start(warp_product<float16, 16>, 32, 0, in, out, n);
+    if (name == "mma.bf16.8") return start(warp_product<bfloat16, 8>, 32, 0, in, out, n);
+    if (name == "mma.bf16.16") return start(warp_product<bfloat16, 16>, 32, 0, in, out, n);
     if (name == "mma.tf32.8") return start(warp_product<float, 8>, 32, 0, in, out, n);
     if (name == "cp_async.4") return start(copy_pieces<4, false>, 32, 0, in, out, n);
     if (name == "cp_async.8") return start(copy_pieces<8, false>, 32, 0, in, out, n);
@@ -410,8 +410,8 @@ int run(const std::string& name, const char* in, char* out, const Numbers& n) {
     if (name == "exp2") return start(powers_of_two, n.v[0], 0, in, out, n);
     if (name.rfind("wgmma.", 0) == 0) { // wgmma.<type>.<layouts of A and B>, n in v[15]
         const std::string layout = name.substr(name.size() - 2), type = name.substr(6, name.size() - 9);
-        if (type == "f16") return start_group_product<true, __half>(n.v[15], layout, in, out, n);
-        if (type == "bf16") return start_group_product<true, __nv_bfloat16>(n.v[15], layout, in, out, n);
+        if (type == "f16") return start_group_product<true, float16>(n.v[15], layout, in, out, n);
+        if (type == "bf16") return start_group_product<true, bfloat16>(n.v[15], layout, in, out, n);
         return start_group_product<false, float>(n.v[15], layout, in, out, n);
     }
     return -2;
