@@ -7,6 +7,10 @@
 #include <string>
 #include <vector>
 
+#if !defined(__CUDACC__)
+#include "../../csrc/simt/reports.h"
+#endif
+
 namespace mmk::cuda {
 namespace {
 

@@ -4,6 +4,10 @@
 #include <cstdio>
 #include <string>
 
+#if !defined(__CUDACC__)
+#include "../../csrc/simt/reports.h"
+#endif
+
 namespace mmk::cuda {
 namespace {
 
@@ -38,7 +42,7 @@ __device__ float block_sum(float value, float* parts, int bug) {
 }
 
 // Each row less its mean, over its mean absolute deviation, in bfloat16.
-__global__ void centre_rows(const float* x, __nv_bfloat16* y, int columns, int bug) {
+__global__ void centre_rows(const float* x, bfloat16* y, int columns, int bug) {
     DYN_SHARED(float, memory);
     float *parts = memory, *row = memory + 32;
     x += size_t(blockIdx.x) * columns, y += size_t(blockIdx.x) * columns;
@@ -49,14 +53,14 @@ __global__ void centre_rows(const float* x, __nv_bfloat16* y, int columns, int b
     for (int i = int(threadIdx.x); i < columns; i += int(blockDim.x)) sum += fabsf(row[i] - mean);
     const float deviation = block_sum(sum, parts, bug) / float(columns);
     for (int i = int(threadIdx.x); i < columns; i += int(blockDim.x))
-        y[i] = __float2bfloat16_rn((row[i] - mean) / deviation);
+        y[i] = {uint16_t(pack_bf16((row[i] - mean) / deviation, 0.0f))};
 }
 
 // c [m][n] = a [m][k] b [k][n]: 64 x 64 for four warps, two stages of cp.async.
 __global__ void __launch_bounds__(128)
-    gemm_mma(const __nv_bfloat16* a, const __nv_bfloat16* b, float* c, int m, int n, int k, int bug) {
-    SHARED(__nv_bfloat16, a_tile, [2][64][40]); // rows of 80 bytes: ldmatrix has no bank conflicts
-    SHARED(__nv_bfloat16, b_tile, [2][32][72]);
+    gemm_mma(const bfloat16* a, const bfloat16* b, float* c, int m, int n, int k, int bug) {
+    SHARED(bfloat16, a_tile, [2][64][40]); // rows of 80 bytes: ldmatrix has no bank conflicts
+    SHARED(bfloat16, b_tile, [2][32][72]);
     const int thread = int(threadIdx.x), lane = thread % 32, warp = thread / 32;
     const int warp_row = warp % 2 * 32, warp_column = warp / 2 * 32;
     const int row0 = int(blockIdx.y) * 64, column0 = int(blockIdx.x) * 64, steps = k / 32;
@@ -93,7 +97,7 @@ __global__ void __launch_bounds__(128)
             for (int i = 0; i < 2; ++i)
                 for (int j = 0; j < 4; ++j) {
                     const uint32_t pair[2] = {b_part[j / 2][j % 2 * 2], b_part[j / 2][j % 2 * 2 + 1]};
-                    mma_m16n8k16<__nv_bfloat16>(d[i][j], a_part[i], pair);
+                    mma_m16n8k16<bfloat16>(d[i][j], a_part[i], pair);
                 }
         }
         if (bug != 7) __syncthreads();
@@ -148,7 +152,7 @@ template <bool pipelined> __global__ void __launch_bounds__(256, 1)
             for (int i = 0; i < 4; ++i) {
                 const uint64_t a = wgmma_descriptor(a_tiles + s * a_bytes + 32 * i, 16, 1024, Swizzle::bytes128);
                 const uint64_t b = wgmma_descriptor(b_tiles + s * b_bytes + 32 * i, 16, 1024, Swizzle::bytes128);
-                wgmma<__nv_bfloat16>(d, a, b, true);
+                wgmma<bfloat16>(d, a, b, true);
             }
             wgmma_commit();
             if constexpr (pipelined) {
@@ -464,19 +468,19 @@ template <class T> T* as(void* pointer) { return static_cast<T*>(pointer); }
         return LAUNCH(matmul, dim3((extent(1) + 15) / 16, (extent(0) + 15) / 16), dim3(16, 16), 0, 0, as<float>(p[0]),
                       as<float>(p[1]), as<float>(p[2]), int(n[0]), int(n[1]), int(n[2]), bug);
     if (name == "centre_rows")
-        return LAUNCH(centre_rows, extent(0), 128, 4 * (32 + extent(1)), 0, as<float>(p[0]), as<__nv_bfloat16>(p[1]),
+        return LAUNCH(centre_rows, extent(0), 128, 4 * (32 + extent(1)), 0, as<float>(p[0]), as<bfloat16>(p[1]),
                       int(n[1]), bug);
     if (name == "gemm_mma")
-        return LAUNCH(gemm_mma, dim3((extent(1) + 63) / 64, (extent(0) + 63) / 64), 128, 0, 0, as<__nv_bfloat16>(p[0]),
-                      as<__nv_bfloat16>(p[1]), as<float>(p[2]), int(n[0]), int(n[1]), int(n[2]), bug);
+        return LAUNCH(gemm_mma, dim3((extent(1) + 63) / 64, (extent(0) + 63) / 64), 128, 0, 0, as<bfloat16>(p[0]),
+                      as<bfloat16>(p[1]), as<float>(p[2]), int(n[0]), int(n[1]), int(n[2]), bug);
     if (name == "gemm_wgmma" || name == "gemm_wgmma.pipelined") {
         const uint64_t a_extents[] = {uint64_t(n[2]), uint64_t(n[0])}, b_extents[] = {uint64_t(n[2]), uint64_t(n[1])};
         const uint64_t c_extents[] = {uint64_t(n[1]), uint64_t(n[0])};
         const uint64_t stride[] = {uint64_t(n[2]) * 2}, c_stride[] = {uint64_t(n[1]) * 4};
         const uint32_t a_box[] = {64, 64}, b_box[] = {64, 32}, c_box[] = {32, 64};
         CUtensorMap a, b, c;
-        if (!encode_tensor_map(a, as<__nv_bfloat16>(p[0]), 2, a_extents, stride, a_box, Swizzle::bytes128) ||
-            !encode_tensor_map(b, as<__nv_bfloat16>(p[1]), 2, b_extents, stride, b_box, Swizzle::bytes128) ||
+        if (!encode_tensor_map(a, as<bfloat16>(p[0]), 2, a_extents, stride, a_box, Swizzle::bytes128) ||
+            !encode_tensor_map(b, as<bfloat16>(p[1]), 2, b_extents, stride, b_box, Swizzle::bytes128) ||
             !encode_tensor_map(c, as<float>(p[2]), 2, c_extents, c_stride, c_box, Swizzle::none))
             return -3;
         if (name == "gemm_wgmma")
