@@ -146,6 +146,16 @@ def test_second_derivatives() -> None:
     assert np.allclose(second(x, weight, "tf32"), second(x, weight, None), rtol=2**-9, atol=1e-3)
 
 
+def test_names_that_are_arrays() -> None:
+    """One that holds the name is the name, any other is refused."""
+    x = np.random.default_rng(4).standard_normal((4, 4)).astype(np.float32)
+    named = mmk.matmul(x, x, algorithm=np.array("tf32"))  # type: ignore[arg-type]
+    assert (named == mmk.matmul(x, x, algorithm="tf32")).all()
+    for value in (np.array("tf"), np.array(["tf32", "tf32"]), ["tf32"]):
+        with pytest.raises((mmk.ContractError, mmk.ContractTypeError), match=r"^matmul: .*expected"):
+            mmk.matmul(x, x, algorithm=value)  # type: ignore[arg-type]
+
+
 def test_conv2d_direct_is_the_default() -> None:
     x, weight = np.ones((1, 2, 4, 4), np.float64), np.ones((3, 2, 3, 3), np.float64)
     assert (mmk.conv2d(x, weight, algorithm="direct") == mmk.conv2d(x, weight)).all()

@@ -330,12 +330,9 @@ class Contract:
         kind, where = attribute.kind, f"{self.name}: {attribute.name} is {value!r}"
         if kind == "choice":
             try:
-                known = value in attribute.choices
-            except ValueError:  # an array, which is not true or false
-                known = False
-            if not known:
-                raise ContractError(f"{where}; expected one of {', '.join(map(repr, attribute.choices))}")
-            return value
+                return attribute.choices[attribute.choices.index(value)]
+            except ValueError:  # none of them; or an array, which is not true or false
+                raise ContractError(f"{where}; expected one of {', '.join(map(repr, attribute.choices))}") from None
         if kind in ("ints", "floats"):
             if not isinstance(value, (tuple, list)) or (attribute.length and len(value) != attribute.length):
                 raise ContractTypeError(f"{where}; expected {attribute.length or 'some'} numbers")
