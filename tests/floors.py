@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import harness
-from mmkernels.contract import WIDE, Case
+from mmkernels.contract import Case
 from mmkernels.operator import OPERATORS, Operator
 
 Array = NDArray[Any]
@@ -31,7 +31,7 @@ def calls(*dtypes: str) -> list[tuple[Operator, Case, str]]:
         for case in operator.contract.cases
         if not case.bench
         for dtype in dtypes_of(operator)
-        if not dtypes or dtype in dtypes
+        if (not dtypes or dtype in dtypes) and operator.contract.serves(case.attributes, dtype)
     ]
 
 
@@ -51,7 +51,7 @@ def check_found(
     """The CPU floor's bits, but for tensor cores and float64, which are held to bounds."""
     if harness.same_bits(found, wanted):
         return
-    if dtype in WIDE and operator.contract.tensor_cores:
+    if operator.contract.on_tensor_cores(case.attributes, dtype):
         kind = "tensor_" + operator.contract.bound.kind
         harness.check_against_reference(operator, case, operands, dtype, found=found, bound=kind)
     elif dtype == "float64":  # libm on a device is not the host's

@@ -353,7 +353,7 @@ def test_channels_last() -> None:
         ({"stride": (1, 2, 3)}, "conv2d: stride is .1, 2, 3.; expected one integer, or two"),
         ({"dilation": (1, 0)}, "conv2d: dilation is .1, 0.; expected 1 or more"),
         ({"activation": "swish"}, "conv2d: activation is 'swish'; expected one of None, 'relu'"),
-        ({"algorithm": "fft"}, "conv2d: algorithm is 'fft'; expected None or 'direct'"),
+        ({"algorithm": "fft"}, "conv2d: algorithm is 'fft'; expected None, 'direct' or 'tf32'"),
         ({"x": (3, 6, 6)}, "conv2d: x has 3 extents .* expected 4: N C H W"),
         ({"residual": (2, 4, 6, 6)}, r"conv2d: residual.shape\[2\] is 6; expected P = 4"),
         ({"bias": (3,)}, r"conv2d: bias.shape\[0\] is 3; expected K = 4"),

@@ -16,7 +16,12 @@ from reference import noise
 
 def test_table_is_complete() -> None:
     table = json.loads(verify.TABLE.read_text())
-    cases = {f"{n}/{c.name}" for n, o in OPERATORS.items() for c in o.contract.cases if not c.bench}
+    cases = {
+        f"{name}/{case.name}"
+        for name, operator in OPERATORS.items()
+        for case in operator.contract.cases
+        if not case.bench and not operator.contract.on_tensor_cores(case.attributes, "float32")
+    }
     assert set(table["hashes"]) == cases
     assert table["arithmetic"] == mmk.__arithmetic__
 

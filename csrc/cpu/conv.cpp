@@ -5,7 +5,8 @@ namespace mmk::cpu::MMK_ISA {
 namespace {
 
 template <class T> void forward(const Conv3d& op, Context& context) {
-    const Tensor &x = op.x, &y = op.y, &w = op.weight;
+    const Tensor x = factors(context, op.x, op.algorithm), w = factors(context, op.weight, op.algorithm);
+    const Tensor& y = op.y;
     const int64_t C = w.extent[1], taps = w.size(2, 5);
     const int64_t image = y.size(3, 5), volume = y.size(2, 5);
     const Planes planes{{x.extent[2], op.padding[0], y.extent[2], op.stride[0], op.dilation[0], w.extent[2]},

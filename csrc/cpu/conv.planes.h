@@ -5,6 +5,8 @@
 #include "../core/products.h"
 #include "../ops/conv.h"
 
+#include "tf32.h"
+
 namespace mmk::cpu::MMK_ISA {
 
 using namespace mmk::MMK_ISA;

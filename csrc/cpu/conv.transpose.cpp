@@ -166,7 +166,8 @@ T* sort_residues(Context& context, const Residues& residues, const Correlation<T
     return sorted;
 }
 
-template <class T> void transposed(const ConvTranspose3d& op, Context& context) {
+template <class T> void transposed(ConvTranspose3d op, Context& context) {
+    op.x = factors(context, op.x, op.algorithm), op.weight = factors(context, op.weight, op.algorithm);
     const int64_t inputs = op.x.extent[1] / op.groups, image = op.y.size(3, 5), volume = op.y.size(2, 5);
     const TransposedAxis axis[3] = {{op, 0}, {op, 1}, {op, 2}};
     const Dense<T> weight(context, op.weight), bias(context, op.bias);

@@ -188,7 +188,8 @@ template <class T> void gradient_by_groups(Context& context, const WeightGradien
 }
 
 template <class T> void weight_gradient(const Conv3dWeightGrad& op, Context& context) {
-    const Tensor &x = op.x, &gy = op.gy, &gw = op.gweight;
+    const Tensor x = factors(context, op.x, op.algorithm), gy = factors(context, op.gy, op.algorithm);
+    const Tensor& gw = op.gweight;
     const Planes planes{{x.extent[2], op.padding[0], gy.extent[2], op.stride[0], op.dilation[0], gw.extent[2]},
                         {x.extent[3], op.padding[2], gy.extent[3], op.stride[1], op.dilation[1], gw.extent[3]},
                         {x.extent[4], op.padding[4], gy.extent[4], op.stride[2], op.dilation[2], gw.extent[4]}};

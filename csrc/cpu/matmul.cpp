@@ -3,6 +3,8 @@
 #include "../core/layout.h"
 #include "../core/products.h"
 
+#include "tf32.h"
+
 namespace mmk::cpu::MMK_ISA {
 
 using namespace mmk::MMK_ISA;
@@ -102,18 +104,19 @@ void matmul(const Matmul& op, Context& context) {
         using T = decltype(zero);
         const Dense<T> bias(context, op.bias);
         const DenseOut<T> y(context, op.y);
+        const Tensor a = factors(context, op.a, op.algorithm), b = factors(context, op.b, op.algorithm);
         const int rank = op.y.rank;
         bool shared = true;
-        for (int i = 0; i < rank - 2; ++i) shared = shared && (op.b.extent[i] == 1 || op.b.stride[i] == 0);
+        for (int i = 0; i < rank - 2; ++i) shared = shared && (b.extent[i] == 1 || b.stride[i] == 0);
         const int64_t batches = op.y.size(0, rank - 2), rows = op.y.extent[rank - 2];
-        multiply<T>(context, {op.a,
-                              op.b,
+        multiply<T>(context, {a,
+                              b,
                               shared ? 1 : batches,
                               shared ? batches * rows : rows,
                               op.y.extent[rank - 1],
-                              op.a.extent[rank - 1],
-                              op.b.stride[rank - 2],
-                              op.b.stride[rank - 1],
+                              a.extent[rank - 1],
+                              b.stride[rank - 2],
+                              b.stride[rank - 1],
                               {y, bias, nullptr, 1, op.activation}});
     });
 }
@@ -123,15 +126,16 @@ void linear(const Linear& op, Context& context) {
         using T = decltype(zero);
         const Dense<T> bias(context, op.bias);
         const DenseOut<T> y(context, op.y);
+        const Tensor x = factors(context, op.x, op.algorithm), weight = factors(context, op.weight, op.algorithm);
         const int rank = op.y.rank;
-        multiply<T>(context, {op.x,
-                              op.weight,
+        multiply<T>(context, {x,
+                              weight,
                               1,
                               op.y.size(0, rank - 1),
                               op.y.extent[rank - 1],
-                              op.weight.extent[1],
-                              op.weight.stride[1],
-                              op.weight.stride[0],
+                              weight.extent[1],
+                              weight.stride[1],
+                              weight.stride[0],
                               {y, bias, nullptr, 1, op.activation}});
     });
 }

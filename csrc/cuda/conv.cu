@@ -29,26 +29,8 @@ void launch_pixels(Context& context, const Correlation& c, const Operands<T>& o)
                pixel_threads, 0, c, o);
 }
 
-// `prepared`: as prepare_products() made it where products cover the whole convolution, else null.
-template <class T, bool skips>
-void correlate(Context& context, const Correlation& c, const Operands<T>& o, const Prepared<T>* prepared) {
-    if (c.results() == 0) return;
-    if (prepared) {
-        context.chose(sizeof(T) == 2 ? "implicit product on tensor cores" : "implicit product",
-                      "many outputs in a group");
-        const int64_t at_once =
-            larger(1, ((int64_t(1) << 31) - 1) / larger(1, c.O * c.P * c.Q)); // samples, by 32-bit numbers
-        for (int64_t n = 0; n < c.samples; n += at_once) {
-            Prepared<T> p = *prepared;
-            Operands<T> part = o;
-            Correlation some = c;
-            some.samples = p.c.samples = smaller(at_once, c.samples - n);
-            p.source += n * p.c.source.n, part.source += n * c.source.n, part.result += n * c.result.n;
-            if (part.ending.residual) part.ending.residual += n * part.ending.residual_strides.n;
-            correlate_products(context, p, some, part, skips);
-        }
-        return;
-    }
+// What products do not cover.
+template <class T, bool skips> void correlate_few(Context& context, const Correlation& c, const Operands<T>& o) {
     if constexpr (sizeof(T) < 8) {
         if (correlate_depthwise<T, skips>(context, c, o)) return;
         if (c.outputs * c.channels == 1 && offsets_fit(c) && c.O * c.P * c.Q < int64_t(1) << 30)
@@ -65,6 +47,29 @@ void correlate(Context& context, const Correlation& c, const Operands<T>& o, con
     context.chose("direct", "a window or a type that no other way covers");
     MMK_LAUNCH(context, (correlate_directly<T, skips>), grid_of(ceil_div(c.results(), direct_threads)), direct_threads,
                0, c, o, c.result.c == 1 && c.groups * c.outputs > 1);
+}
+
+// `prepared`: as prepare_products() made it where products cover the whole convolution, else null.
+template <class T, bool skips>
+void correlate(Context& context, const Correlation& c, const Operands<T>& o, const Prepared<T>* prepared) {
+    if (c.results() == 0) return;
+    if (prepared) {
+        context.chose(on_tensor_cores<T> ? "implicit product on tensor cores" : "implicit product",
+                      "many outputs in a group");
+        const int64_t at_once =
+            larger(1, ((int64_t(1) << 31) - 1) / larger(1, c.O * c.P * c.Q)); // samples, by 32-bit numbers
+        for (int64_t n = 0; n < c.samples; n += at_once) {
+            Prepared<T> p = *prepared;
+            Operands<T> part = o;
+            Correlation some = c;
+            some.samples = p.c.samples = smaller(at_once, c.samples - n);
+            p.source += n * p.c.source.n, part.source += n * c.source.n, part.result += n * c.result.n;
+            if (part.ending.residual) part.ending.residual += n * part.ending.residual_strides.n;
+            correlate_products(context, p, some, part, skips);
+        }
+        return;
+    }
+    if constexpr (!is_tf32<T>) correlate_few<T, skips>(context, c, o); // TF32 comes here by products alone
 }
 
 // The slices that taps meet.
@@ -126,6 +131,9 @@ template <class T> void forward(Conv3d op, Context& context) {
             const Correlation images = correlation_of(flat, flat.x, flat.weight, flat.y);
             if (products_cover<T>(images)) op = flat, c = images;
         }
+    } else if constexpr (is_tf32<T>) {
+        op.x = rounded_to_tf32(context, op.x), op.weight = rounded_to_tf32(context, op.weight);
+        return forward<float>(op, context);
     }
     const Dense<T> bias(context, op.bias);
     const Operands<T> o{static_cast<const T*>(op.x.data),
@@ -189,6 +197,9 @@ template <class T> void transposed(ConvTranspose3d op, Context& context) {
             const Correlation images = of_all_residues(flat);
             if (products_cover<T>(images)) op = flat, whole = images;
         }
+    } else if constexpr (is_tf32<T>) {
+        op.x = rounded_to_tf32(context, op.x), op.weight = rounded_to_tf32(context, op.weight);
+        return transposed<float>(op, context);
     }
     const Dense<T> bias(context, op.bias);
     const Operands<T> all{static_cast<const T*>(op.x.data),
@@ -223,6 +234,11 @@ template <class T> void weight_gradient(ConvWeightGrad<3> op, Context& context) 
         if (lines(flat, op.gweight, {&flat.x, &flat.gy}, {&flat.gweight}) && products_cover<T>(correlation(flat)))
             op = flat, c = correlation(flat);
     }
+    if constexpr (is_tf32<T>)
+        if (const int64_t pixels = c.pixels(); !products_cover<T>(c) || pixels == 0 || pixels >> 31) {
+            op.x = rounded_to_tf32(context, op.x), op.gy = rounded_to_tf32(context, op.gy);
+            return weight_gradient<float>(op, context);
+        }
     conv::weight_gradient(context, c, static_cast<const T*>(op.x.data), static_cast<const T*>(op.gy.data),
                           static_cast<T*>(op.gweight.data));
 }
@@ -230,42 +246,51 @@ template <class T> void weight_gradient(ConvWeightGrad<3> op, Context& context) 
 } // namespace
 
 void conv1d(const Conv1d& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) { forward<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.y.dtype, op.algorithm,
+                  [&](auto type) { forward<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv_transpose1d(const ConvTranspose1d& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.y.dtype, op.algorithm,
+                  [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv1d_input_grad(const Conv1dInputGrad& op, Context& context) {
-    visit_storage(op.gx.dtype, [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.gx.dtype, op.algorithm,
+                  [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv1d_weight_grad(const Conv1dWeightGrad& op, Context& context) {
-    visit_storage(op.gweight.dtype,
+    visit_factors(op.gweight.dtype, op.algorithm,
                   [&](auto type) { weight_gradient<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv2d(const Conv2d& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) { forward<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.y.dtype, op.algorithm,
+                  [&](auto type) { forward<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv_transpose2d(const ConvTranspose2d& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.y.dtype, op.algorithm,
+                  [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv2d_input_grad(const Conv2dInputGrad& op, Context& context) {
-    visit_storage(op.gx.dtype, [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.gx.dtype, op.algorithm,
+                  [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv2d_weight_grad(const Conv2dWeightGrad& op, Context& context) {
-    visit_storage(op.gweight.dtype,
+    visit_factors(op.gweight.dtype, op.algorithm,
                   [&](auto type) { weight_gradient<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv3d(const Conv3d& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) { forward<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.y.dtype, op.algorithm,
+                  [&](auto type) { forward<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv_transpose3d(const ConvTranspose3d& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.y.dtype, op.algorithm,
+                  [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv3d_input_grad(const Conv3dInputGrad& op, Context& context) {
-    visit_storage(op.gx.dtype, [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
+    visit_factors(op.gx.dtype, op.algorithm,
+                  [&](auto type) { transposed<typename decltype(type)::type>(in_volumes(op), context); });
 }
 void conv3d_weight_grad(const Conv3dWeightGrad& op, Context& context) {
-    visit_storage(op.gweight.dtype,
+    visit_factors(op.gweight.dtype, op.algorithm,
                   [&](auto type) { weight_gradient<typename decltype(type)::type>(in_volumes(op), context); });
 }
 

@@ -29,8 +29,8 @@ __device__ inline Compute<T> correlation_sum(const Correlation& c, const T* sour
                         const bool inside = d >= 0 && d < c.D && h >= 0 && h < c.H && w >= 0 &&
                                             (w < c.W || MMK_DEFECT(conv_right_border));
                         if (skips && !inside) continue;
-                        const C value = inside ? widen(source[c.source.at(0, channel, d, h, w)]) : C(0);
-                        sum = fma_scalar(value, widen(weight[c.weight.at(0, channel, t, r, s)]), sum);
+                        const C value = inside ? factor(source[c.source.at(0, channel, d, h, w)]) : C(0);
+                        sum = fma_scalar(value, factor(weight[c.weight.at(0, channel, t, r, s)]), sum);
                     }
         total = c0 == 0 ? sum : total + sum;
     }

@@ -11,6 +11,7 @@
 #include "../ops/conv.h"
 #include "places4.cuh"
 #include "products.cuh"
+#include "tf32.cuh"
 
 namespace mmk::cuda::conv {
 
@@ -53,10 +54,10 @@ template <class T>
 Tensor view_of(const T* data, std::initializer_list<int64_t> extents, std::initializer_list<int64_t> strides) {
     Tensor t;
     t.data = const_cast<T*>(data);
-    t.dtype = std::is_same_v<T, float>     ? DType::float32
-              : std::is_same_v<T, double>  ? DType::float64
-              : std::is_same_v<T, float16> ? DType::float16
-                                           : DType::bfloat16;
+    t.dtype = std::is_same_v<T, float> || is_tf32<T> ? DType::float32
+              : std::is_same_v<T, double>            ? DType::float64
+              : std::is_same_v<T, float16>           ? DType::float16
+                                                     : DType::bfloat16;
     t.rank = int32_t(extents.size());
     int axis = 0;
     for (const int64_t e : extents) t.extent[axis++] = e;

@@ -12,7 +12,7 @@ template <class T, bool skips> bool correlate_depthwise(Context& context, const 
 template <class T, bool skips> void correlate_single(Context& context, const Correlation& c, const Operands<T>& o);
 
 // A correlation as tiles of a matrix product read it: the same source and weights, perhaps copied into another layout,
-// with channels of a group counted by 8 for tensor cores. `skips`: as in conv.direct.cuh.
+// with channels of a group counted by pieces of 16 bytes for tensor cores. `skips`: as in conv.direct.cuh.
 template <class T> struct Prepared {
     Correlation c;
     const T* source;
@@ -21,7 +21,7 @@ template <class T> struct Prepared {
 // Depends on nothing but extents that are not free, as tensor cores sum in an order of their own.
 template <class T> bool products_cover(const Correlation& c) {
     constexpr int64_t whole = int64_t(1) << 30; // offsets of 32 bits
-    return c.outputs > 16 && c.channels * (sizeof(T) == 2 ? 8 : c.taps()) > 16 && Positions::fit(c) &&
+    return c.outputs > 16 && c.channels * (on_tensor_cores<T> ? 8 : c.taps()) > 16 && Positions::fit(c) &&
            c.groups * c.outputs * (c.channels + 8) * c.taps() < whole &&
            c.groups * (c.channels + 8) * c.window_slices() * c.H * c.W < whole &&
            c.groups * (c.outputs + 8) * c.P * c.Q < whole;
@@ -44,8 +44,8 @@ template <class T> void weight_gradient(Context& context, const Correlation& c, 
 template <class T> // as correlate_products_sm90(); conv.weight.sm90.cu
 bool weight_gradient_sm90(Context& context, const Correlation& c, const T* x, const T* gy, T* gweight);
 
-// Copies where it must: pixels as neighbours, for register tiles; channels of a group as neighbours, counted by 8, for
-// tensor cores; slices of zeros before and behind. 32 bits hold the offsets within `reach` slices of one sample.
+// Copies where it must: pixels as neighbours, for register tiles; channels of a group as neighbours, counted by pieces
+// of 16 bytes, for tensor cores; slices of zeros before and behind. 32 bits hold the offsets within `reach` slices of one sample.
 struct Extents {
     int64_t N, groups, channels, D, H, W, front, back, reach;
 };

@@ -82,13 +82,13 @@ template <class T> struct FilterOperand {
     MMK_MEMBER const T* at(Row row, Depth depth) const { return data + (row + depth); }
 };
 
-// k = (t, r, s, c), c fastest, eight channels of one tap at a time: for tensor cores, from images and weights whose
-// channels are neighbours, counted by 8 (`channels` of them in a group).
+// k = (t, r, s, c), c fastest, eight channels (TF32: four) of one tap at a time: for tensor cores, from images and weights
+// whose channels are neighbours, counted by so many (`channels` of them in a group).
 template <class T> struct WindowVectors : WindowOperand<T> {
     using Base = WindowOperand<T>;
     using typename Base::Depth;
     static constexpr bool along_k = true;
-    static constexpr int width = 8;
+    static constexpr int width = piece<T>;
     ShortDivisor by_channels;
 
     WindowVectors(const Correlation& c, const T* data_) : Base(c, data_), by_channels(c.channels) {}
@@ -108,7 +108,7 @@ template <class T> struct WindowVectors : WindowOperand<T> {
 template <class T> struct FilterVectors : FilterOperand<T> {
     using Base = FilterOperand<T>;
     using typename Base::Depth;
-    static constexpr int width = 8;
+    static constexpr int width = piece<T>;
     ShortDivisor by_channels;
 
     FilterVectors(const Correlation& c, const T* data_) : Base(c, data_), by_channels(c.channels) {}

@@ -47,19 +47,20 @@ int64_t pixels_of_part(const Correlation& c) {
 }
 template <class Shape, class T>
 void gradient_on_tensor_cores(Context& context, const Correlation& c, const T* x, const T* gy, T* gweight) {
-    context.chose("implicit product on tensor cores", "16-bit operands, many outputs in a group");
+    context.chose("implicit product on tensor cores", "many outputs in a group");
     Correlation v = c;
     x = channel_vectors(context, x, source_extents(c), v.channels, v.source);
     gy = channel_vectors(context, gy, result_extents(c), v.outputs, v.result);
     v.before[0] -= c.front();
-    const ResultOperand<T, true, 8> rows(v, gy);
-    const SourceOperand<T, true, 8> columns(v, x);
+    const ResultOperand<T, true, piece<T>> rows(v, gy);
+    const SourceOperand<T, true, piece<T>> columns(v, x);
     const WeightFinish<T> finish(c, gweight, v.channels, WeightOrder::channels);
     const ProductExtents extents{c.groups, v.outputs, v.channels * c.taps(), c.pixels()};
     const int64_t tiles = Tiles<Shape>(extents).count;
     const auto launch = [&](const auto& to, const ProductSlices& slices) {
         using To = std::decay_t<decltype(to)>;
-        MMK_LAUNCH(context, (tensor_products<Shape, ResultOperand<T, true, 8>, SourceOperand<T, true, 8>, To>),
+        MMK_LAUNCH(context,
+                   (tensor_products<Shape, ResultOperand<T, true, piece<T>>, SourceOperand<T, true, piece<T>>, To>),
                    grid_of(tiles * slices.count), Shape::threads, Shape::shared, rows, columns, to, extents, slices);
     };
     in_slices<float>(context, finish, extents, pixels_of_part(c), tiles, launch);
@@ -69,9 +70,12 @@ void gradient_on_tensor_cores(Context& context, const Correlation& c, const T* x
 
 template <class T> void weight_gradient(Context& context, const Correlation& c, const T* x, const T* gy, T* gweight) {
     const int64_t pixels = c.pixels();
-    if (!products_cover<T>(c) || pixels == 0 || pixels >> 31) return gradient_by_threads(context, c, x, gy, gweight);
-    if constexpr (sizeof(T) == 2) {
-        if (weight_gradient_sm90(context, c, x, gy, gweight)) return;
+    if constexpr (!is_tf32<T>)
+        if (!products_cover<T>(c) || pixels == 0 || pixels >> 31)
+            return gradient_by_threads(context, c, x, gy, gweight);
+    if constexpr (on_tensor_cores<T>) {
+        if constexpr (sizeof(T) == 2)
+            if (weight_gradient_sm90(context, c, x, gy, gweight)) return;
         if (c.outputs > 64)
             gradient_on_tensor_cores<LargeTensorShape>(context, c, x, gy, gweight);
         else
@@ -90,6 +94,7 @@ template <class T> void weight_gradient(Context& context, const Correlation& c, 
 template void weight_gradient<float>(Context&, const Correlation&, const float*, const float*, float*);
 template void weight_gradient<double>(Context&, const Correlation&, const double*, const double*, double*);
 template void weight_gradient<float16>(Context&, const Correlation&, const float16*, const float16*, float16*);
+template void weight_gradient<tf32>(Context&, const Correlation&, const tf32*, const tf32*, tf32*);
 template void weight_gradient<bfloat16>(Context&, const Correlation&, const bfloat16*, const bfloat16*, bfloat16*);
 
 } // namespace mmk::cuda::conv

@@ -56,13 +56,15 @@ void plain_product(Context& context, const Product& p, float* y) {
         with(a_along_k, b_along_k);
 }
 
-void multiply(Context& context, Product& p, const Tensor& bias_tensor, const Tensor& y_tensor) {
-    visit_storage(y_tensor.dtype, [&](auto type) {
+void multiply(Context& context, Product& p, Algorithm algorithm, const Tensor& bias_tensor, const Tensor& y_tensor) {
+    visit_factors(y_tensor.dtype, algorithm, [&](auto type) {
         using T = typename decltype(type)::type;
         const Dense<T> bias(context, bias_tensor);
         DenseOut<T> y(context, y_tensor);
         p.bias = bias.get();
-        if constexpr (sizeof(T) == 2)
+        if constexpr (is_tf32<T>)
+            tf32_product(context, p, y.get());
+        else if constexpr (sizeof(T) == 2)
             tensor_product<T>(context, p, y.get());
         else
             plain_product(context, p, y.get());
@@ -86,7 +88,7 @@ void matmul(const Matmul& op, Context& context) {
     p.b = {b.data, walk_axes(b, 0, batch_axes), walk_axes(b, b.rank - 1, b.rank), b.stride[b.rank - 2]};
     p.extents = {batches, rows, y.extent[y.rank - 1], a.extent[a.rank - 1]};
     p.activation = op.activation;
-    multiply(context, p, op.bias, y);
+    multiply(context, p, op.algorithm, op.bias, y);
 }
 
 void linear(const Linear& op, Context& context) {
@@ -96,7 +98,7 @@ void linear(const Linear& op, Context& context) {
     p.b = {w.data, {}, walk_axes(w, 0, 1), w.stride[1]};
     p.extents = {1, y.size(0, y.rank - 1), y.extent[y.rank - 1], w.extent[1]};
     p.activation = op.activation;
-    multiply(context, p, op.bias, y);
+    multiply(context, p, op.algorithm, op.bias, y);
 }
 
 } // namespace mmk::cuda

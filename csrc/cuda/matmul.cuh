@@ -1,7 +1,9 @@
-// What the two operators of matmul have become when a product is made: matmul.cu (float32, float64) and matmul.tensor.cu.
+// What the two operators of matmul have become when a product is made: matmul.cu (float32, float64),
+// matmul.tensor.cu, matmul.tf32.cu.
 #pragma once
 
 #include "../ops/matmul.h"
+#include "tf32.cuh"
 
 namespace mmk::cuda {
 
@@ -44,6 +46,7 @@ template <class T> DenseFinish<T> dense_finish(const Product& p, T* y) {
 }
 
 // y is dense.
+void tf32_product(Context& context, const Product& product, tf32* y);                   // matmul.tf32.cu
 template <class T> void tensor_product(Context& context, const Product& product, T* y); // matmul.tensor.cu
 // On Hopper; false where it does not serve the call. matmul.sm90.cu
 template <class T> bool tensor_product_sm90(Context& context, const Product& product, T* y);

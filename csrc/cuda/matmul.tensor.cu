@@ -28,7 +28,7 @@ void whole_product(Context& context, const Product& p, const A& a, const B& b, T
 } // namespace
 
 template <class T> MatrixView pack_rows(Context& context, const MatrixView& m, int64_t count, int64_t depth) {
-    const int64_t pitch = ceil_div(depth, 8) * 8;
+    const int64_t pitch = ceil_div(depth, piece<T>) * piece<T>;
     Tensor from, to;
     const auto add_axes = [&](const Walk<1>& walk) {
         for (int axis = 0; axis < walk.rank; ++axis, ++from.rank)
@@ -36,7 +36,7 @@ template <class T> MatrixView pack_rows(Context& context, const MatrixView& m, i
     };
     add_axes(m.batches), add_axes(m.rows);
     from.data = const_cast<void*>(m.data);
-    from.dtype = std::is_same_v<T, float16> ? DType::float16 : DType::bfloat16;
+    from.dtype = is_tf32<T> ? DType::float32 : std::is_same_v<T, float16> ? DType::float16 : DType::bfloat16;
     from.extent[from.rank] = depth, from.stride[from.rank++] = m.depth_stride;
     to = from;
     to.data = context.scratch<T>(count * pitch);
@@ -79,6 +79,7 @@ template <class T> void tensor_product(Context& context, const Product& product,
 
 template MatrixView pack_rows<float16>(Context&, const MatrixView&, int64_t, int64_t);
 template MatrixView pack_rows<bfloat16>(Context&, const MatrixView&, int64_t, int64_t);
+template MatrixView pack_rows<tf32>(Context&, const MatrixView&, int64_t, int64_t);
 template void tensor_product<float16>(Context&, const Product&, float16*);
 template void tensor_product<bfloat16>(Context&, const Product&, bfloat16*);
 

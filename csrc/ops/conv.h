@@ -38,11 +38,17 @@
 //            products, t*r*s to a channel; weight gradient: 256 products. A tap on the border is the product with +0.
 //            The input gradient has no border: taps that meet no output take no part. Weights that are not finite are
 //            therefore multiplied by zeros in conv2d, and not there.
+// TF32       algorithm="tf32", float32 alone: x and weight (gy and weight; x and gy) are rounded to TF32 (8 exponent bits,
+//            10 fraction bits; nearest, ties away from zero; NaN and infinities stay), then multiplied and summed in
+//            float32; bias, residual and activation as ever. CPU: the order above, so the same bits everywhere. CUDA:
+//            where 16 bits use tensor cores so does this, in the same order of products, 8 at a time, channels rounded
+//            up to a multiple of 4; elsewhere the CPU's bits. Nothing but this attribute uses TF32.
 // Source     Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285
 // Moves      operands and results once, and a bordered copy of the input
 #pragma once
 
 #include "../core/activation.h"
+#include "../core/algorithm.h"
 #include "../core/dispatch.h"
 
 namespace mmk {
@@ -51,23 +57,27 @@ template <int dims> struct Conv {
     Tensor x, weight, bias, residual, y;
     int64_t stride[dims] = {}, padding[2 * dims] = {}, dilation[dims] = {}, groups = 1;
     Activation activation = Activation::none;
-    MMK_FIELDS(Conv, x, weight, bias, residual, y, stride, padding, dilation, groups, activation)
+    Algorithm algorithm = Algorithm::standard;
+    MMK_FIELDS(Conv, x, weight, bias, residual, y, stride, padding, dilation, groups, activation, algorithm)
 };
 template <int dims> struct ConvTranspose {
     Tensor x, weight, bias, y;
     int64_t stride[dims] = {}, padding[2 * dims] = {}, dilation[dims] = {}, groups = 1;
     Activation activation = Activation::none;
-    MMK_FIELDS(ConvTranspose, x, weight, bias, y, stride, padding, dilation, groups, activation)
+    Algorithm algorithm = Algorithm::standard;
+    MMK_FIELDS(ConvTranspose, x, weight, bias, y, stride, padding, dilation, groups, activation, algorithm)
 };
 template <int dims> struct ConvInputGrad {
     Tensor gy, weight, gx;
     int64_t stride[dims] = {}, padding[2 * dims] = {}, dilation[dims] = {}, groups = 1;
-    MMK_FIELDS(ConvInputGrad, gy, weight, gx, stride, padding, dilation, groups)
+    Algorithm algorithm = Algorithm::standard;
+    MMK_FIELDS(ConvInputGrad, gy, weight, gx, stride, padding, dilation, groups, algorithm)
 };
 template <int dims> struct ConvWeightGrad {
     Tensor x, gy, gweight;
     int64_t stride[dims] = {}, padding[2 * dims] = {}, dilation[dims] = {}, groups = 1;
-    MMK_FIELDS(ConvWeightGrad, x, gy, gweight, stride, padding, dilation, groups)
+    Algorithm algorithm = Algorithm::standard;
+    MMK_FIELDS(ConvWeightGrad, x, gy, gweight, stride, padding, dilation, groups, algorithm)
 };
 
 // What kernels are written for: (n, c, d, h, w), dimensions that an operand lacks having one element.
@@ -89,7 +99,7 @@ template <int dims, class From, class To> MMK_INLINE void volume_geometry(const 
         to.dilation[i] = at >= 0 ? from.dilation[at] : 1;
         for (int side = 0; side < 2; ++side) to.padding[2 * i + side] = at >= 0 ? from.padding[2 * at + side] : 0;
     }
-    to.groups = from.groups;
+    to.groups = from.groups, to.algorithm = from.algorithm;
 }
 template <int dims> MMK_INLINE Conv<3> in_volumes(const Conv<dims>& op) {
     Conv<3> v;

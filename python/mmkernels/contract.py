@@ -141,7 +141,8 @@ class Arg:
 
 @dataclass(frozen=True)
 class Attr:
-    """A static attribute. ``kind``: "int", "float", "bool", "ints" or "floats" (``length`` of them), "choice"."""
+    """A static attribute. ``kind``: "int", "float", "bool", "ints" or "floats" (``length`` of them), "choice".
+    ``only`` names the dtypes of T that a choice is for, where it is not for all."""
 
     name: str
     kind: str
@@ -149,6 +150,7 @@ class Attr:
     length: int = 0
     choices: tuple[Any, ...] = ()
     doc: str = ""
+    only: Mapping[Any, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ class Contract:
     vjp: Mapping[str, str] = field(default_factory=dict)
     composition: str | Callable[..., Any] | None = None
     composed_when: str = "True"
-    tensor_cores: bool = False  # on CUDA, float16 and bfloat16 use them: repeatable, but not the CPU's bits
+    tensor_cores: bool = False  # on CUDA, 16 bits and algorithm "tf32" use them: repeatable, but not the CPU's bits
     derivatives: int = 2  # how often it can be differentiated; 2 stands for any number of times
     cases: tuple[Case, ...] = ()
     source: str = ""
@@ -270,6 +272,14 @@ class Contract:
         """The extents that a shape expression stands for."""
         return self._shape(shape, names)
 
+    def serves(self, attributes: Mapping[str, Any], dtype: str) -> bool:
+        """Whether operands of this dtype may have these attributes."""
+        return all(dtype in a.only.get(attributes.get(a.name, a.default), (dtype,)) for a in self.attributes if a.only)
+
+    def on_tensor_cores(self, attributes: Mapping[str, Any], dtype: str) -> bool:
+        """Whether CUDA's results are within a bound of the CPU's, not its bits."""
+        return self.tensor_cores and (dtype in WIDE or attributes.get("algorithm") == "tf32")
+
     # ---- validation -------------------------------------------------------------------------------------------------
 
     def solve(self, operands: Mapping[str, Operand], attributes: Mapping[str, Any]) -> Solution:
@@ -278,6 +288,14 @@ class Contract:
         for attribute in self.attributes:
             names[attribute.name] = self._attribute(attribute, attributes.get(attribute.name, attribute.default))
         types = self._types(operands)
+        for attribute in self.attributes:
+            wanted = attribute.only.get(names[attribute.name], ()) if attribute.only else ()
+            if wanted and types["T"] not in wanted:
+                first = next(a.name for a in self.inputs if a.type == "T" and a.name in operands)
+                raise ContractTypeError(
+                    f"{self.name}: {attribute.name} is {names[attribute.name]!r} and {first}.dtype is {types['T']}; "
+                    f"expected {' or '.join(wanted)}"
+                )
         for argument in self.inputs:
             names["has_" + argument.name] = argument.name in operands
         self._bind(operands, names)
@@ -312,12 +330,9 @@ class Contract:
         kind, where = attribute.kind, f"{self.name}: {attribute.name} is {value!r}"
         if kind == "choice":
             try:
-                known = value in attribute.choices
-            except ValueError:  # an array, which is not true or false
-                known = False
-            if not known:
-                raise ContractError(f"{where}; expected one of {', '.join(map(repr, attribute.choices))}")
-            return value
+                return attribute.choices[attribute.choices.index(value)]
+            except ValueError:  # none of them; or an array, which is not true or false
+                raise ContractError(f"{where}; expected one of {', '.join(map(repr, attribute.choices))}") from None
         if kind in ("ints", "floats"):
             if not isinstance(value, (tuple, list)) or (attribute.length and len(value) != attribute.length):
                 raise ContractTypeError(f"{where}; expected {attribute.length or 'some'} numbers")
@@ -521,7 +536,8 @@ class Contract:
             lines += ["", "| attribute | kind | default | |", "| --- | --- | --- | --- |"]
             for t in self.attributes:
                 kind = " or ".join(map(repr, t.choices)) if t.kind == "choice" else t.kind
-                lines.append(f"| {t.name} | {kind} | {t.default!r} | {t.doc} |")
+                only = "; ".join(f"{choice!r}: {', '.join(dtypes)} only" for choice, dtypes in t.only.items())
+                lines.append(f"| {t.name} | {kind} | {t.default!r} | {'; '.join(filter(None, [t.doc, only]))} |")
         if self.lets:
             lines += ["", "Computed: " + ", ".join(f"`{k} = {v}`" for k, v in self.lets.items()) + "."]
         if self.requires:

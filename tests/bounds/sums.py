@@ -52,12 +52,13 @@ def chain(call: Call) -> list[Array]:
 
 
 def tensor_dot(call: Call) -> list[Array]:
-    """Products of 16-bit numbers, exact in float32, added by tensor cores, g products at a time and the sum before them
-    (g is 8 on sm_80, 16 on sm_90). Addends are cut off 24 fraction bits or more below the largest: each loses at most
-    2^-24 of the sum of absolute terms, and the rounded sum, cut off too, 2^-23. A group loses g + 3 units, at most
-    1.4 for each of its products; in any other order an addition that is cut off loses two units. So two units for each
-    product hold for every device and for slices of a long sum, whose additions are far fewer. `depth` is that of the
-    chunked product (dot_depth), from which the number of products is bounded."""
+    """Products of 16-bit numbers or of TF32 (which the reference rounds to), exact in float32, added by tensor cores, g
+    products at a time and the sum before them (16 bits: g is 8 on sm_80, 16 on sm_90; TF32: half of that). Addends are
+    cut off 24 fraction bits or more below the largest: each loses at most 2^-24 of the sum of absolute terms, and the
+    rounded sum, cut off too, 2^-23. A group loses g + 3 units, at most 1.75 for each of its products; in any other
+    order an addition that is cut off loses two units. So two units for each product hold for every device and for
+    slices of a long sum, whose additions are far fewer. `depth` is that of the chunked product (dot_depth), from which
+    the number of products is bounded."""
     products = call.depth if call.depth <= 258 else 256 * (call.depth - 258)
     fused = call.attributes.get("activation") is not None
     terms = call.magnitude(activation=None) if fused else call.magnitude()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activation import apply_activation
+from .tf32 import factors
 
 Array = NDArray[Any]
 Tap = tuple[int, ...]
@@ -44,11 +45,13 @@ def _finished(y: Array, bias: Array | None, residual: Array | None, activation: 
 def _conv(
     x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None, /, *, stride: Sequence[int],
     padding: Sequence[int], dilation: Sequence[int], groups: int, activation: str | None = None,
+    algorithm: str | None = None,
 ) -> Array:  # fmt: skip
     """act(correlation + bias[k] + residual); the correlation is the sum over channels c and taps r of
 
     x[n, c, p * stride - before + r * dilation] * weight[k, c, r].
     """
+    x, weight = factors(algorithm, x, weight)
     samples, filters, kernel = x.shape[0], weight.shape[0], weight.shape[2:]
     source = _grouped_and_padded(x, padding, groups)
     results = [
@@ -88,8 +91,10 @@ def _scattered(
 def _transposed(
     x: Array, weight: Array, bias: Array | None = None, /, *, stride: Sequence[int], padding: Sequence[int],
     dilation: Sequence[int], groups: int, output_padding: Sequence[int], activation: str | None = None,
+    algorithm: str | None = None,
 ) -> Array:  # fmt: skip
     """Every element of x adds its multiple of the filters; ``output_padding`` are more results at the end."""
+    x, weight = factors(algorithm, x, weight)
     extents = [
         (n - 1) * s - a - b + d * (r - 1) + more + 1
         for n, r, s, (a, b), d, more in zip(
@@ -102,9 +107,10 @@ def _transposed(
 @np.errstate(all="ignore")
 def _input_grad(
     gy: Array, weight: Array, /, *, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
-    groups: int, **sizes: int,
+    groups: int, algorithm: str | None = None, **sizes: int,
 ) -> Array:  # fmt: skip
     """Scatter of gy to the input elements that the taps read; ``sizes`` are the input's depth, height, width."""
+    gy, weight = factors(algorithm, gy, weight)
     extents = [sizes[name] for name in ("depth", "height", "width") if name in sizes]
     return _scattered(gy, weight, extents, stride, padding, dilation, groups)
 
@@ -112,9 +118,10 @@ def _input_grad(
 @np.errstate(all="ignore")
 def _weight_grad(
     x: Array, gy: Array, /, *, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int],
-    dilation: Sequence[int], groups: int,
+    dilation: Sequence[int], groups: int, algorithm: str | None = None,
 ) -> Array:  # fmt: skip
     """gweight[k, c, r] = sum over samples and results of gy[n, k, p] and the input element that the tap read."""
+    x, gy = factors(algorithm, x, gy)
     samples, channels = x.shape[:2]
     filters, results = gy.shape[1], gy.shape[2:]
     source = _grouped_and_padded(x, padding, groups)

@@ -23,6 +23,7 @@ _CASES_1D = (
     cases_of("causal, depthwise", (2, 20, 13), (4,), 20, padding=(3, 0), groups=20, optional=("bias",)),
     cases_of("several chunks, few outputs", (1, 100, 9), (3,), 3, padding=(1, 1), optional=("residual",)),
     cases_of("no samples", (0, 3, 5), (3,), 4, optional=("bias",)),
+    cases_of("TF32", (2, 7, 13), (3,), 18, padding=(1, 1), algorithm="tf32", optional=("bias",)),
     cases_of("Whisper 512 to 512", (1, 512, 3000), (3,), 512, stride=(2,), padding=(1, 1), optional=("bias",),
              bench=True),
     cases_of("Mamba causal 4 taps", (1, 1536, 2048), (4,), 1536, padding=(3, 0), groups=1536, activation="silu",
@@ -37,6 +38,10 @@ _CASES_2D = (
     cases_of("several chunks", (1, 60, 3, 4), (3, 3), 33, padding=(1, 1, 1, 1), optional=("residual",)),
     cases_of("1 x 1, stride 2", (2, 17, 5, 6), (1, 1), 18, stride=(2, 2), activation="gelu"),
     cases_of("no samples", (0, 3, 5, 5), (3, 3), 4, optional=("bias",)),
+    cases_of("TF32", (2, 12, 6, 7), (3, 3), 20, padding=(1, 0, 2, 1), stride=(1, 2), activation="silu",
+             algorithm="tf32", optional=("bias", "residual")),
+    cases_of("TF32, groups", (1, 10, 5, 6), (2, 3), 36, dilation=(2, 1), groups=2, algorithm="tf32"),
+    cases_of("TF32, few outputs", (2, 5, 6, 5), (3, 3), 4, padding=(1, 1, 1, 1), algorithm="tf32", optional=("bias",)),
     cases_of("U-Net 8 x 8", (64, 96, 8, 8), (3, 3), 96, padding=(1, 1, 1, 1), optional=("bias",), bench=True),
     cases_of("LeNet 1 to 6", (64, 1, 32, 32), (5, 5), 6, optional=("bias",), bench=True),
     cases_of("LeNet 6 to 16", (64, 6, 14, 14), (5, 5), 16, optional=("bias",), bench=True),
@@ -58,6 +63,7 @@ _CASES_3D = (
              optional=("residual",)),
     cases_of("depthwise", (1, 5, 4, 5, 6), (3, 3, 3), 5, padding=(1,) * 6, groups=5, optional=("bias",)),
     cases_of("no samples", (0, 3, 4, 5, 5), (3, 3, 3), 4, optional=("bias",)),
+    cases_of("TF32", (1, 8, 4, 5, 4), (3, 2, 3), 20, padding=(1, 1, 0, 0, 1, 1), algorithm="tf32"),
     cases_of("video 1 x 3 x 3", (1, 320, 16, 32, 32), (1, 3, 3), 320, padding=(0, 0, 1, 1, 1, 1), optional=("bias",),
              bench=True),
     cases_of("video 3 x 1 x 1", (1, 320, 16, 32, 32), (3, 1, 1), 320, padding=(1, 1, 0, 0, 0, 0), optional=("bias",),
@@ -73,6 +79,7 @@ _TRANSPOSED_1D = (
     transposed_case("depthwise", (2, 5, 9), (4,), 5, stride=(2,), groups=5),
     transposed_case("several chunks, gaps", (1, 140, 5), (2,), 3, stride=(3,), optional=("bias",)),
     transposed_case("no samples", (0, 3, 5), (3,), 4, optional=("bias",)),
+    transposed_case("TF32", (2, 20, 7), (4,), 18, stride=(2,), padding=(1, 1), algorithm="tf32"),
     transposed_case("HiFi-GAN 512 to 256", (1, 512, 256), (16,), 256, stride=(8,), padding=(4, 4), optional=("bias",),
                     bench=True),
 )  # fmt: skip
@@ -89,6 +96,8 @@ _TRANSPOSED_2D = (
     transposed_case("fewer results than the stride", (2, 20, 1, 1), (3, 2), 18, stride=(5, 4), padding=(1, 1, 0, 1)),
     transposed_case("stride 1, gelu", (1, 20, 4, 4), (3, 3), 17, padding=(1, 1, 1, 1), activation="gelu"),
     transposed_case("no samples", (0, 3, 5, 5), (3, 3), 4, optional=("bias",)),
+    transposed_case("TF32", (2, 10, 4, 5), (3, 3), 20, stride=(2, 2), padding=(1, 1, 1, 1), activation="relu",
+                    algorithm="tf32", optional=("bias",)),
     transposed_case("DCGAN 512 to 256", (16, 512, 8, 8), (4, 4), 256, stride=(2, 2), padding=(1, 1, 1, 1),
                     optional=("bias",), bench=True),
     transposed_case("U-Net 2 x 2", (1, 128, 56, 56), (2, 2), 64, stride=(2, 2), optional=("bias",), bench=True),
@@ -102,6 +111,7 @@ _TRANSPOSED_3D = (
                     groups=2, output_padding=(2, 1, 0), activation="silu", optional=("bias",)),
     transposed_case("depthwise", (1, 5, 3, 3, 4), (3, 3, 3), 5, stride=(1, 2, 2), padding=(1,) * 6, groups=5),
     transposed_case("no samples", (0, 3, 4, 3, 3), (2, 2, 2), 4, optional=("bias",)),
+    transposed_case("TF32", (1, 20, 2, 3, 3), (3, 2, 2), 18, stride=(1, 2, 2), algorithm="tf32"),
     transposed_case("V-Net 2 x 2 x 2", (1, 128, 8, 28, 28), (2, 2, 2), 64, stride=(2, 2, 2), optional=("bias",),
                     bench=True),
 )  # fmt: skip
@@ -144,6 +154,7 @@ def conv1d(
     *,
     activation: str | None = None,
     residual: Any = None,
+    algorithm: str | None = None,
     out: Any = None,
 ) -> Any:
     """activation(convolution of x with weight + bias + residual).
@@ -154,10 +165,11 @@ def conv1d(
     of zeros for all sides, (left, right), ((left, right),), "valid" (none) or
     "same" (stride 1; the odd one at the end). ``activation`` is None, "relu", "leaky_relu" (slope 0.01), "sigmoid",
     "tanh", "silu" or "gelu"; the result has the bits of the operators one after another. A channels-last x gives a
-    channels-last result. One sample has the same bits in any batch.
+    channels-last result. One sample has the same bits in any batch. ``algorithm``: None or "tf32", as in conv2d.
 
     Raises ContractError if shapes do not agree, groups does not divide the channels, the kernel is larger than the
-    input with its border, or a stride, dilation or padding is out of range; ContractTypeError for other dtypes.
+    input with its border, or a stride, dilation or padding is out of range; ContractTypeError for other dtypes, or for
+    "tf32" with any but float32.
 
     Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285, section 2.
     Provisional.
@@ -168,7 +180,7 @@ def conv1d(
     >>> conv1d(x, np.array([-1, 1], np.float32).reshape(1, 1, 2))[0, 0].tolist()
     [3.0, 5.0, 7.0, 9.0]
     """
-    return _conv1d.call(x, weight, bias, residual, stride, padding, dilation, groups, activation, out)
+    return _conv1d.call(x, weight, bias, residual, stride, padding, dilation, groups, activation, algorithm, out)
 
 
 def conv2d(
@@ -192,11 +204,16 @@ def conv2d(
     float64. The filters are not flipped (cross-correlation). ``padding`` is one number of zeros for all sides,
     (height, width), ((top, bottom), (left, right)), "valid" (none) or "same" (stride 1; the odd one at the end).
     ``activation`` is None, "relu", "leaky_relu" (slope 0.01), "sigmoid", "tanh", "silu" or "gelu"; the result has the
-    bits of the operators one after another. ``algorithm`` is None or "direct". A channels-last x gives a
-    channels-last result. One sample has the same bits in any batch.
+    bits of the operators one after another. A channels-last x gives a channels-last result. One sample
+    has the same bits in any batch.
+
+    ``algorithm`` is None, "direct" or, for float32 alone, "tf32": ``x`` and ``weight`` are rounded to TF32 (8 exponent
+    bits, 10 fraction bits; nearest, ties away from zero), their products summed in float32; on CUDA by tensor cores,
+    repeatable but not the CPU's bits. Gradients of such a call are such calls.
 
     Raises ContractError if shapes do not agree, groups does not divide the channels, the kernel is larger than the
-    input with its border, or a stride, dilation or padding is out of range; ContractTypeError for other dtypes.
+    input with its border, or a stride, dilation or padding is out of range; ContractTypeError for other dtypes, or for
+    "tf32" with any but float32.
 
     Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285, section 2.
     Stable.
@@ -209,9 +226,11 @@ def conv2d(
            [ -2.,   0.,  -6.],
            [-14., -10., -20.]], dtype=float32)
     """
-    if algorithm is not None and not (isinstance(algorithm, str) and algorithm == "direct"):
-        raise ContractError(f"conv2d: algorithm is {algorithm!r}; expected None or 'direct'")
-    return _conv2d.call(x, weight, bias, residual, stride, padding, dilation, groups, activation, out)
+    if algorithm is not None and not (isinstance(algorithm, str) and algorithm in ("direct", "tf32")):
+        raise ContractError(f"conv2d: algorithm is {algorithm!r}; expected None, 'direct' or 'tf32'")
+    if algorithm == "direct":
+        algorithm = None
+    return _conv2d.call(x, weight, bias, residual, stride, padding, dilation, groups, activation, algorithm, out)
 
 
 def conv3d(
@@ -225,6 +244,7 @@ def conv3d(
     *,
     activation: str | None = None,
     residual: Any = None,
+    algorithm: str | None = None,
     out: Any = None,
 ) -> Any:
     """activation(convolution of x with weight + bias + residual).
@@ -235,10 +255,11 @@ def conv3d(
     of zeros for all sides, (depth, height, width), ((front, back), (top, bottom), (left, right)), "valid" (none) or
     "same" (stride 1; the odd one at the end). ``activation`` is None, "relu", "leaky_relu" (slope 0.01), "sigmoid",
     "tanh", "silu" or "gelu"; the result has the bits of the operators one after another. A channels-last x gives a
-    channels-last result. One sample has the same bits in any batch.
+    channels-last result. One sample has the same bits in any batch. ``algorithm``: None or "tf32", as in conv2d.
 
     Raises ContractError if shapes do not agree, groups does not divide the channels, the kernel is larger than the
-    input with its border, or a stride, dilation or padding is out of range; ContractTypeError for other dtypes.
+    input with its border, or a stride, dilation or padding is out of range; ContractTypeError for other dtypes, or for
+    "tf32" with any but float32.
 
     Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285, section 2.
     Provisional.
@@ -249,7 +270,7 @@ def conv3d(
     >>> conv3d(video, np.array([-1, 1], np.float32).reshape(1, 1, 2, 1, 1))[0, 0, :, 0, 0].tolist()
     [16.0, 48.0]
     """
-    return _conv3d.call(x, weight, bias, residual, stride, padding, dilation, groups, activation, out)
+    return _conv3d.call(x, weight, bias, residual, stride, padding, dilation, groups, activation, algorithm, out)
 
 
 def conv_transpose1d(
@@ -263,6 +284,7 @@ def conv_transpose1d(
     dilation: Size = 1,
     *,
     activation: str | None = None,
+    algorithm: str | None = None,
     out: Any = None,
 ) -> Any:
     """activation(transposed convolution of x with weight + bias): conv1d's gradient as an operator.
@@ -274,10 +296,12 @@ def conv_transpose1d(
     ((left, right),), "valid" (nothing) or "same" (stride 1: the input's
     extents; the odd one at the end). ``output_padding`` adds elements at the end, fewer than stride or dilation.
     ``activation`` is None, "relu", "leaky_relu" (slope 0.01), "sigmoid", "tanh", "silu" or "gelu". A channels-last x
-    gives a channels-last result. One sample has the same bits in any batch.
+    gives a channels-last result. One sample has the same bits in any batch. ``algorithm``: None or "tf32", as in
+    conv2d.
 
     Raises ContractError if shapes do not agree, groups does not divide the channels, an extent of x is 0, or a stride,
-    dilation, padding or output_padding is out of range; ContractTypeError for other dtypes.
+    dilation, padding or output_padding is out of range; ContractTypeError for other dtypes, or for "tf32" with any but
+    float32.
 
     Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285, section 4.
     Provisional.
@@ -288,7 +312,9 @@ def conv_transpose1d(
     >>> conv_transpose1d(x, np.array([1, 0.5], np.float32).reshape(1, 1, 2), stride=2)[0, 0].tolist()
     [1.0, 0.5, 2.0, 1.0, 3.0, 1.5]
     """
-    return _conv_transpose1d.call(x, weight, bias, stride, padding, dilation, groups, output_padding, activation, out)
+    return _conv_transpose1d.call(
+        x, weight, bias, stride, padding, dilation, groups, output_padding, activation, algorithm, out
+    )
 
 
 def conv_transpose2d(
@@ -302,6 +328,7 @@ def conv_transpose2d(
     dilation: Size = 1,
     *,
     activation: str | None = None,
+    algorithm: str | None = None,
     out: Any = None,
 ) -> Any:
     """activation(transposed convolution of x with weight + bias): conv2d's gradient as an operator.
@@ -313,10 +340,12 @@ def conv_transpose2d(
     ((top, bottom), (left, right)), "valid" (nothing) or "same" (stride 1: the input's
     extents; the odd one at the end). ``output_padding`` adds elements at the end, fewer than stride or dilation.
     ``activation`` is None, "relu", "leaky_relu" (slope 0.01), "sigmoid", "tanh", "silu" or "gelu". A channels-last x
-    gives a channels-last result. One sample has the same bits in any batch.
+    gives a channels-last result. One sample has the same bits in any batch. ``algorithm``: None or "tf32", as in
+    conv2d.
 
     Raises ContractError if shapes do not agree, groups does not divide the channels, an extent of x is 0, or a stride,
-    dilation, padding or output_padding is out of range; ContractTypeError for other dtypes.
+    dilation, padding or output_padding is out of range; ContractTypeError for other dtypes, or for "tf32" with any but
+    float32.
 
     Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285, section 4.
     Provisional.
@@ -330,7 +359,9 @@ def conv_transpose2d(
            [3., 3., 4., 4.],
            [3., 3., 4., 4.]], dtype=float32)
     """
-    return _conv_transpose2d.call(x, weight, bias, stride, padding, dilation, groups, output_padding, activation, out)
+    return _conv_transpose2d.call(
+        x, weight, bias, stride, padding, dilation, groups, output_padding, activation, algorithm, out
+    )
 
 
 def conv_transpose3d(
@@ -344,6 +375,7 @@ def conv_transpose3d(
     dilation: Size = 1,
     *,
     activation: str | None = None,
+    algorithm: str | None = None,
     out: Any = None,
 ) -> Any:
     """activation(transposed convolution of x with weight + bias): conv3d's gradient as an operator.
@@ -355,10 +387,12 @@ def conv_transpose3d(
     ((front, back), (top, bottom), (left, right)), "valid" (nothing) or "same" (stride 1: the input's
     extents; the odd one at the end). ``output_padding`` adds elements at the end, fewer than stride or dilation.
     ``activation`` is None, "relu", "leaky_relu" (slope 0.01), "sigmoid", "tanh", "silu" or "gelu". A channels-last x
-    gives a channels-last result. One sample has the same bits in any batch.
+    gives a channels-last result. One sample has the same bits in any batch. ``algorithm``: None or "tf32", as in
+    conv2d.
 
     Raises ContractError if shapes do not agree, groups does not divide the channels, an extent of x is 0, or a stride,
-    dilation, padding or output_padding is out of range; ContractTypeError for other dtypes.
+    dilation, padding or output_padding is out of range; ContractTypeError for other dtypes, or for "tf32" with any but
+    float32.
 
     Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285, section 4.
     Provisional.
@@ -369,4 +403,6 @@ def conv_transpose3d(
     >>> conv_transpose3d(x, np.ones((1, 1, 2, 1, 1), np.float32))[0, 0, :, 0, 0].tolist()
     [1.0, 3.0, 2.0]
     """
-    return _conv_transpose3d.call(x, weight, bias, stride, padding, dilation, groups, output_padding, activation, out)
+    return _conv_transpose3d.call(
+        x, weight, bias, stride, padding, dilation, groups, output_padding, activation, algorithm, out
+    )

@@ -16,6 +16,10 @@ from ..windows import borders, per_dimension
 __all__ = ["Dimensions", "cases_of", "forward", "input_grad", "plain", "transposed", "transposed_case", "weight_grad"]
 
 ACTIVATIONS = (None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")
+ALGORITHM = Attr(
+    "algorithm", "choice", None, choices=(None, "tf32"), only={"tf32": ("float32",)},
+    doc='"tf32" rounds the factors to TF32 and, on CUDA, uses tensor cores',
+)  # fmt: skip
 SOURCE = "Dumoulin and Visin, A guide to convolution arithmetic for deep learning, arXiv 1603.07285, section 2"
 
 
@@ -159,7 +163,7 @@ def _extents_agree(d: Dimensions) -> Require:
     )
 
 
-_CALL = "stride=stride, padding=padding, dilation=dilation, groups=groups"
+_CALL = "stride=stride, padding=padding, dilation=dilation, groups=groups, algorithm=algorithm"
 
 
 def forward(name: str, count: int, cases: Sequence[Case]) -> Contract:
@@ -176,7 +180,7 @@ def forward(name: str, count: int, cases: Sequence[Case]) -> Contract:
             Arg("bias", "K", optional=True),
             Arg("residual", f"N K {' '.join(d.results)}", optional=True, doc="added before the activation"),
         ),
-        attributes=(*_geometry(d), Attr("activation", "choice", None, choices=ACTIVATIONS)),
+        attributes=(*_geometry(d), Attr("activation", "choice", None, choices=ACTIVATIONS), ALGORITHM),
         lets=_outputs(d, d.elements, d.results),
         requires=(
             *_positive(d, (20, 3, *(3,) * count)), _DIVIDES_C, _DIVIDES_K,
@@ -193,7 +197,8 @@ def forward(name: str, count: int, cases: Sequence[Case]) -> Contract:
         },
         composition=lambda o: activated(
             o, o[name](o.x, o.weight, o.bias, o.residual,
-                       stride=o.stride, padding=o.padding, dilation=o.dilation, groups=o.groups)),
+                       stride=o.stride, padding=o.padding, dilation=o.dilation, groups=o.groups,
+                       algorithm=o.algorithm)),
         composed_when="activation is not None",
         cases=tuple(cases), source=SOURCE,
     )  # fmt: skip
@@ -206,7 +211,7 @@ def input_grad(name: str, count: int, cases: Sequence[Case]) -> Contract:
     return Contract(
         name, f"The gradient of {plain_name} with respect to x.",
         inputs=(Arg("gy", f"N K {' '.join(d.results)}"), Arg("weight", f"K D {' '.join(d.taps)}")),
-        attributes=(*(Attr(size, "int") for size in d.sizes), *_geometry(d)),
+        attributes=(*(Attr(size, "int") for size in d.sizes), *_geometry(d), ALGORITHM),
         lets={"C": "D * groups", **_outputs(d, d.sizes, d.counts)},
         requires=(
             Require(d.all("{n} >= 0", d.sizes), f"the input is {d.by(d.sizes)}; expected 0 or more", {d.sizes[0]: -1}),
@@ -234,6 +239,7 @@ def weight_grad(name: str, count: int, cases: Sequence[Case]) -> Contract:
         inputs=(Arg("x", f"N C {' '.join(d.elements)}"), Arg("gy", f"N K {' '.join(d.results)}")),
         attributes=(
             Attr("kernel", "ints", length=count, doc=f"{d.words.replace(', ', ' and ')} of the filters"), *_geometry(d),
+            ALGORITHM,
         ),
         lets={**{tap: f"kernel[{i}]" for i, tap in enumerate(d.taps)}, **_outputs(d, d.elements, d.counts)},
         requires=(
@@ -278,7 +284,7 @@ def transposed(name: str, count: int, cases: Sequence[Case]) -> Contract:
         ),
         attributes=(
             *_geometry(d), Attr("output_padding", "ints", (0,) * count, length=count, doc=f"more {d.words} at the end"),
-            Attr("activation", "choice", None, choices=ACTIVATIONS),
+            Attr("activation", "choice", None, choices=ACTIVATIONS), ALGORITHM,
         ),
         lets={
             "K": "M * groups",
@@ -309,7 +315,7 @@ def transposed(name: str, count: int, cases: Sequence[Case]) -> Contract:
         },
         composition=lambda o: activated(
             o, o[name](o.x, o.weight, o.bias, stride=o.stride, padding=o.padding, dilation=o.dilation,
-                       groups=o.groups, output_padding=o.output_padding)),
+                       groups=o.groups, output_padding=o.output_padding, algorithm=o.algorithm)),
         composed_when="activation is not None",
         cases=tuple(cases), source=SOURCE.replace("section 2", "section 4"),
     )  # fmt: skip
@@ -332,6 +338,7 @@ def cases_of(
     dilation: Sequence[int] = (),
     groups: int = 1,
     activation: str | None = None,
+    algorithm: str | None = None,
     optional: tuple[str, ...] = (),
     bench: bool = False,
 ) -> tuple[Case, Case, Case]:
@@ -345,7 +352,9 @@ def cases_of(
         (e + a + b - g * (k - 1) - 1) // s + 1
         for e, k, s, g, a, b in zip(elements, kernel, stride, dilation, padding[::2], padding[1::2], strict=True)
     ]
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    geometry: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if algorithm is not None:
+        geometry["algorithm"] = algorithm
     x = {"N": n, "C": c, **dict(zip(d.elements, elements, strict=True))}
     taps = dict(zip(d.taps, kernel, strict=True))
     y = dict(zip(d.results, results, strict=True))
@@ -369,6 +378,7 @@ def transposed_case(
     output_padding: Sequence[int] = (),
     groups: int = 1,
     activation: str | None = None,
+    algorithm: str | None = None,
     optional: tuple[str, ...] = (),
     bench: bool = False,
 ) -> Case:
@@ -382,7 +392,8 @@ def transposed_case(
          **dict(zip(d.taps, kernel, strict=True))},
         {"stride": tuple(stride) or ones, "padding": tuple(padding) or (0,) * (2 * d.count),
          "dilation": tuple(dilation) or ones, "groups": groups,
-         "output_padding": tuple(output_padding) or (0,) * d.count, "activation": activation},
+         "output_padding": tuple(output_padding) or (0,) * d.count, "activation": activation,
+         **({"algorithm": algorithm} if algorithm else {})},
         optional, bench,
     )  # fmt: skip
 
