@@ -332,10 +332,38 @@ def test_sixteen_bits() -> None:
 def test_windows_too_large_to_hold() -> None:
     """Sixteen planes of 400 x 400 would be 10 MB of scratch memory: the other way has the same bits."""
     x = np.random.default_rng(4).standard_normal((1, 3, 400, 400)).astype(np.float32)
-    assert "channels" in mmk.plan("adaptive_max_pool2d", x, output_size=(1, 1))
+    assert "channels" in mmk.plan("adaptive_avg_pool2d", x, output_size=(1, 2))
+    for half, y in enumerate(pool.adaptive_avg_pool2d(x, (1, 2)).transpose()):
+        np.testing.assert_array_equal(y, pool.adaptive_avg_pool2d(x[..., 200 * half : 200 * half + 200], 1).transpose()[0])
+
+
+def test_elements_abreast_find_the_first_maximum() -> None:
+    """Long lines: lanes are elements of one window; of equal ones the first counts, and a NaN before any number."""
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 9, (2, 3, 5, 83)).astype(np.float32)
+    x[0, 1, 2, 50] = x[0, 1, 3, 3] = np.nan
+    x[1, 2] = -np.inf
+    assert "elements abreast" in mmk.plan("adaptive_max_pool2d", x, output_size=(1, 1))
     y, indices = pool.adaptive_max_pool2d(x, 1, return_indices=True)
-    np.testing.assert_array_equal(indices.ravel(), x.reshape(3, -1).argmax(1))
-    np.testing.assert_array_equal(y.ravel(), x.reshape(3, -1).max(1))
+    np.testing.assert_array_equal(indices.ravel(), x.reshape(6, -1).argmax(1))
+    np.testing.assert_array_equal(y.ravel(), x.reshape(6, -1).max(1))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_few_planes_have_the_bits_of_many(padding: int) -> None:
+    """One plane goes neighbour by neighbour, sixteen go abreast."""
+    x = np.random.default_rng(6).standard_normal((16, 1, 9, 101)).astype(np.float32)
+    calls = [
+        lambda x: pool.lp_pool2d(x, 3.0, 3, 2, padding=padding),
+        lambda x: pool.avg_pool2d(x, 3, 2, padding, ceil_mode=True, dilation=2),
+        lambda x: pool.stochastic_pool2d(x, 3, 2, padding, seed=list(range(len(x))), return_indices=True),
+        lambda x: pool.adaptive_max_pool2d(x, (4, 17), return_indices=True),
+    ]
+    assert "neighbours abreast" in mmk.plan("lp_pool2d", x[:1], norm_type=3.0, kernel=(3, 3), stride=(2, 2), padding=(0, 0))
+    for call in calls:
+        one, all_of_them = call(x[:1]), call(x)
+        for a, b in zip(*((r if isinstance(r, tuple) else (r,)) for r in (one, all_of_them)), strict=True):
+            np.testing.assert_array_equal(a, b[:1])
 
 
 def test_large_dilations_are_not_searched() -> None:

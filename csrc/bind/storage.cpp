@@ -1,12 +1,10 @@
 #include "storage.h"
 
-#include "../core/half.h"
+#include "../core/halves.h"
 #include "../core/layout.h"
 
 namespace mmk::bind {
 namespace {
-
-constexpr int64_t grain = 16384; // elements for which a second thread pays
 
 bool is_half(const Tensor& t) { return t && (t.dtype == DType::float16 || t.dtype == DType::bfloat16); }
 
@@ -20,23 +18,13 @@ Tensor wide_scratch(Context& context, const Tensor& narrow) {
 Tensor widened(Context& context, const Tensor& x) {
     const Tensor wide = wide_scratch(context, x);
     const Dense<uint16_t> from(context, x);
-    float* const to = static_cast<float*>(wide.data);
-    const bool ieee = x.dtype == DType::float16;
-    parallel_ranges(context, x.size(), grain, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i)
-            to[i] = ieee ? widen_bits(float16{from[i]}) : widen_bits(bfloat16{from[i]});
-    });
+    cpu::widen({from, static_cast<float*>(wide.data), x.size(), x.dtype == DType::float16}, context);
     return wide;
 }
 
 void narrow(Context& context, const Tensor& y, const Tensor& wide) {
     const DenseOut<uint16_t> to(context, y);
-    const float* const from = static_cast<const float*>(wide.data);
-    const bool ieee = y.dtype == DType::float16;
-    parallel_ranges(context, y.size(), grain, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i)
-            to[i] = ieee ? round_to_float16(from[i]).bits : round_to_bfloat16(from[i]).bits;
-    });
+    cpu::narrow({static_cast<const float*>(wide.data), to, y.size(), y.dtype == DType::float16}, context);
 }
 
 } // namespace

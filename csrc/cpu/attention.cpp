@@ -139,7 +139,7 @@ template <class T> void attend(const Panel<T>& panel, const T* q, int64_t q_row,
         if (seen == Seen::some && !all_finite(values, v_row, count, columns))
             multiply_seen(product, columns, panel.vectors, room.block);
         else
-            multiply(product, columns, panel.vectors);
+            multiply_values(product, panel.queries, columns, panel.vectors);
         first = false;
     }
     if (first)

@@ -3,11 +3,10 @@
 
 #include "../core/arith.h"
 #include "../core/layout.h"
-#include "attention.tile.h"
+#include "attention.one.h"
 
 namespace mmk::cpu::MMK_ISA {
 
-inline constexpr int64_t key_block = 128;
 inline constexpr int panel_vectors = 3, panel_queries = panel_vectors * lanes;
 inline constexpr double log2_e = 0x1.71547652b82fep0;
 inline constexpr int64_t flops_per_task = 1000000; // about 10 us: what makes a second thread worth waking
@@ -252,7 +251,8 @@ template <class T> MMK_INLINE void find_scores(const Panel<T>& panel, const T* k
                                                const T* queries, int64_t key, int64_t count, T* scores, T* room,
                                                T* slopes = nullptr) {
     const int64_t width = panel.width();
-    multiply_chunked<T>({keys + key * key_row, key_row, 1, queries, width, depth, scores, width}, count, panel.vectors);
+    const Product<T> product{keys + key * key_row, key_row, 1, queries, width, depth, scores, width};
+    multiply_keys(product, panel.queries, count, panel.vectors);
     if (panel.cap > T(0)) soft_cap(scores, count * width, panel.cap, slopes);
     if (panel.relative) add_relative(panel, key, count, scores);
     if (!panel.bias.data) return;

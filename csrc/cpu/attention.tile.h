@@ -7,6 +7,8 @@ namespace mmk::cpu::MMK_ISA {
 
 using namespace mmk::MMK_ISA;
 
+inline constexpr int64_t key_block = 128;
+
 // What becomes of a chain of products that is done.
 enum class Into {
     store,  // c = chain

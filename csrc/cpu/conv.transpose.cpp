@@ -17,7 +17,11 @@ struct TransposedAxis {
 
     MMK_MEMBER TransposedAxis(const ConvTranspose3d& op, int axis)
         : inputs(op.x.extent[2 + axis]), results(op.y.extent[2 + axis]), taps(op.weight.extent[2 + axis]),
-          step(op.stride[axis]), dilation(op.dilation[axis]), before(op.padding[2 * axis]) {}
+          step(op.stride[axis]), dilation(op.dilation[axis]), before(op.padding[2 * axis]) {
+        // Of a single input the stride does not matter: one so long that every result has a residue of its own, and
+        // with it the one tap that it meets, spares the products with zeros.
+        if (inputs == 1) step = results + before + taps * dilation;
+    }
     // -1: none
     MMK_MEMBER int64_t input(int64_t result, int64_t tap) const {
         const int64_t p = result + before - tap * dilation;

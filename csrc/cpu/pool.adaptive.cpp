@@ -18,7 +18,7 @@ void average(const AdaptiveAvgPool& op, Context& context) {
         Axis3 axes;
         adaptive_axes(op.x, op.y, axes);
         const Pooled p{{as_volume(op.x), Tensor()}, Tensor(), as_volume(op.y), Tensor()};
-        pool_volumes<T>(context, axes, false, p, MeanOf<T>{Divisors3::of(context, axes, false, 0)});
+        pool_forward<T>(context, axes, p, MeanOf<T>{Divisors3::of(context, axes, false, 0)});
     });
 }
 void maximum(const AdaptiveMaxPool& op, Context& context) {
@@ -46,7 +46,7 @@ void adaptive_avg_pool_grad(const AdaptiveAvgPoolGrad& op, Context& context) {
         Axis3 axes;
         adaptive_axes(op.gx, op.gy, axes);
         const Pooled p{{as_volume(op.gy), Tensor()}, Tensor(), as_volume(op.gx), Tensor()};
-        pool_volumes<T>(context, axes, true, p, MeanGradient<T>{Divisors3::of(context, axes, false, 0)});
+        pool_backward<T>(context, axes, p, MeanGradient<T>{Divisors3::of(context, axes, false, 0)});
     });
 }
 

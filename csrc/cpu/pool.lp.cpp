@@ -13,7 +13,8 @@ Norm norm_of(double p) { return p == 1 ? Norm::one : p == 2 ? Norm::two : p > 1e
 template <class T> struct NormOf {
     Norm norm;
     Vec<T> p;
-    MMK_FLATTEN void operator()(const Window<T>& w, T* to, int64_t*) const {
+    template <bool neighbours>
+    MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
         Vec<T> sum = Vec<T>::zero();
         switch (norm) {
         case Norm::one: w.each([&](int64_t i, int64_t, int64_t, int64_t) { sum = sum + abs(w.load(i)); }); break;
@@ -72,7 +73,7 @@ void lp_pool(const LpPool& op, Context& context) {
         Axis3 axes;
         window_axes(op, op.x, op.y, axes);
         const Pooled p{{as_volume(op.x), Tensor()}, Tensor(), as_volume(op.y), Tensor()};
-        pool_volumes<T>(context, axes, false, p, NormOf<T>{norm_of(op.norm_type), Vec<T>(T(op.norm_type))});
+        pool_forward<T>(context, axes, p, NormOf<T>{norm_of(op.norm_type), Vec<T>(T(op.norm_type))});
     });
 }
 
@@ -88,7 +89,7 @@ void lp_pool_grad(const LpPoolGrad& op, Context& context) {
         Axis3 axes;
         window_axes(op, op.gx, op.gy, axes);
         const Pooled p{{as_volume(op.gy), as_volume(op.y)}, as_volume(op.x), as_volume(op.gx), Tensor()};
-        pool_volumes<T>(context, axes, true, p, NormGradient<T>{norm_of(op.norm_type), Vec<T>(T(op.norm_type))});
+        pool_backward<T>(context, axes, p, NormGradient<T>{norm_of(op.norm_type), Vec<T>(T(op.norm_type))});
     });
 }
 

@@ -27,11 +27,12 @@ const float* uniforms_of(Context& context, const StochasticPool& op) {
 
 template <class T, class I> struct DrawOf {
     const float* noise; // [plane][result]
-    MMK_FLATTEN void operator()(const Window<T>& w, T* to, int64_t* places) const {
+    template <bool neighbours>
+    MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t* places) const {
         const Vec<T> zero = Vec<T>::zero();
         T u[lanes] = {};
-        const int64_t size = w.grid->size(), number = w.number(), n = smaller(w.lanes_used, w.planes - w.plane);
-        for (int64_t k = 0; k < n; ++k) u[k] = T(1) - T(noise[(w.plane + k) * size + number]);
+        for (int64_t k = 0; k < w.results(); ++k) u[k] = T(1) - T(noise[w.result(k)]);
+        const Vec<I> shifts = w.template shifts<I>();
         Vec<T> sum = zero;
         w.each([&](int64_t i, int64_t, int64_t, int64_t) { sum = sum + relu(w.load(i)); });
         const Vec<T> threshold = Vec<T>::load(u) * sum;
@@ -43,7 +44,7 @@ template <class T, class I> struct DrawOf {
             running = running + weight;
             const Mask<T> take = open & (((weight > zero) & (running >= threshold)) | (v != v));
             drawn = select(take, v, drawn);
-            place = select(convert<I>(take), Vec<I>(I(i)), place);
+            place = select(convert<I>(take), neighbours ? Vec<I>(I(i)) + shifts : Vec<I>(I(i)), place);
             open = open & ~take;
         });
         drawn.store(to, w.lanes_used);
@@ -55,7 +56,8 @@ template <class T, class I> struct DrawOf {
 };
 
 template <class T> struct ExpectationOf {
-    MMK_FLATTEN void operator()(const Window<T>& w, T* to, int64_t*) const {
+    template <bool neighbours>
+    MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
         const Vec<T> zero = Vec<T>::zero();
         Vec<T> squares = zero, sum = zero;
         w.each([&](int64_t i, int64_t, int64_t, int64_t) {
@@ -73,13 +75,13 @@ void stochastic_pool(const StochasticPool& op, Context& context) {
         window_axes(op, op.x, op.y, axes);
         const Pooled p{
             {as_volume(op.x), Tensor()}, Tensor(), as_volume(op.y), op.indices ? as_volume(op.indices) : Tensor()};
-        if (!op.training) return pool_volumes<T>(context, axes, false, p, ExpectationOf<T>());
+        if (!op.training) return pool_forward<T>(context, axes, p, ExpectationOf<T>());
         const float* const noise = uniforms_of(context, op);
         const double size = double(axes[0].extent) * double(axes[1].extent) * double(axes[2].extent);
         if (sizeof(T) == 8 || size >= 0x1p31)
-            pool_volumes<T>(context, axes, false, p, DrawOf<T, int64_t>{noise});
+            pool_forward<T>(context, axes, p, DrawOf<T, int64_t>{noise});
         else
-            pool_volumes<T>(context, axes, false, p, DrawOf<T, int32_t>{noise});
+            pool_forward<T>(context, axes, p, DrawOf<T, int32_t>{noise});
     });
 }
 

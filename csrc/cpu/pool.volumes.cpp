@@ -13,7 +13,7 @@ template <class Op> void average(const Op& op, Context& context) {
         window_axes(op, op.x, op.y, axes);
         const Divisors3 divisors = Divisors3::of(context, axes, op.count_include_pad != 0, op.divisor_override);
         const Pooled p{{as_volume(op.x), Tensor()}, Tensor(), as_volume(op.y), Tensor()};
-        pool_volumes<T>(context, axes, false, p, MeanOf<T>{divisors});
+        pool_forward<T>(context, axes, p, MeanOf<T>{divisors});
     });
 }
 
@@ -53,7 +53,7 @@ void avg_pool_grad(const AvgPoolGrad& op, Context& context) {
         window_axes(op, op.gx, op.gy, axes);
         const Divisors3 divisors = Divisors3::of(context, axes, op.count_include_pad != 0, op.divisor_override);
         const Pooled p{{as_volume(op.gy), Tensor()}, Tensor(), as_volume(op.gx), Tensor()};
-        pool_volumes<T>(context, axes, true, p, MeanGradient<T>{divisors});
+        pool_backward<T>(context, axes, p, MeanGradient<T>{divisors});
     });
 }
 

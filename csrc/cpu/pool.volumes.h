@@ -32,18 +32,36 @@ MMK_INLINE Grid grid_of(Context& context, const Axis3& axes, bool backward) {
     return grid;
 }
 
-// One result: where it is and what it reads.
-template <class T> struct Window {
+// One result of each lane: where it is and what it reads. The lanes are channels or planes, or else neighbours in a line
+// of one plane's results that read as many elements.
+template <class T, bool neighbours = false> struct Window {
     const Grid* grid;
     int64_t at[3];
     int64_t plane, planes; // number of the first of those that are made together; of all
     const T* source[2];    // element i of the plane is at [(i - origin) * pitch], one per lane
     const T* own;          // the same place of another operand that has the results' extents
     int64_t origin, pitch, lanes_used;
+    int64_t apart[neighbours ? lanes : 1] = {}; // of neighbours: what each reads less what the first one reads
 
     MMK_MEMBER int64_t number() const { return (at[0] * grid->outputs[1] + at[1]) * grid->outputs[2] + at[2]; }
+    // Of the results of all planes, lane k's; for k below results().
+    MMK_MEMBER int64_t result(int64_t k) const {
+        return neighbours ? plane * grid->size() + number() + k : (plane + k) * grid->size() + number();
+    }
+    MMK_MEMBER int64_t results() const { return neighbours ? lanes_used : smaller(lanes_used, planes - plane); }
     MMK_MEMBER Vec<T> load(int64_t i, int which = 0) const {
-        return Vec<T>::load(source[which] + (i - origin) * pitch, lanes_used);
+        if constexpr (neighbours) {
+            T s[lanes];
+            for (int k = 0; k < lanes; ++k) s[k] = source[which][i + apart[k]];
+            return Vec<T>::load(s);
+        } else
+            return Vec<T>::load(source[which] + (i - origin) * pitch, lanes_used);
+    }
+    // How much further each lane's elements are than the first one's.
+    template <class I> MMK_MEMBER Vec<I> shifts() const {
+        I s[lanes] = {};
+        for (int k = 0; neighbours && k < lanes; ++k) s[k] = I(apart[k]);
+        return Vec<I>::load(s);
     }
     // body(i, d, h, w) for the elements of the plane that are read, in scan order.
     template <class Body> MMK_MEMBER void each(Body&& body) const {
@@ -229,10 +247,50 @@ void pool_planes(Context& context, const Grid& grid, const Pooled& p, const Kern
     });
 }
 
+// Of the results from q on, how many read as many elements along the line as q does, sixteen at most.
+MMK_INLINE int64_t alike(const Grid& grid, int64_t q) {
+    int64_t n = 1;
+    const Reach* const reach = grid.reach[2] + q;
+    while (n < lanes && q + n < grid.outputs[2] && reach[n].count == reach[0].count) ++n;
+    return n;
+}
+// Contiguous planes, one at a time, sixteen neighbouring results abreast.
+template <class T, class Kernel>
+void pool_neighbours(Context& context, const Grid& grid, const Pooled& p, const Kernel& kernel) {
+    const Dense<T> x(context, p.sources[0]);
+    const DenseOut<T> y(context, p.y);
+    const DenseOut<int64_t> indices(context, p.indices);
+    constexpr int64_t piece = 64 * lanes; // of a line that one task makes
+    const int64_t width = grid.outputs[2], lines = grid.outputs[0] * grid.outputs[1];
+    const int64_t pieces = (width + piece - 1) / piece, planes = p.y.size(0, 2);
+    const int64_t each = 1 + volume_grain / (1 + smaller(width, piece) * reads_of(grid));
+    parallel_ranges(context, planes * lines * pieces, each, [&](int64_t begin, int64_t end, int) {
+        for (int64_t task = begin; task < end; ++task) {
+            const int64_t first = task % pieces * piece, line = task / pieces % lines, plane = task / pieces / lines;
+            Window<T, true> w{};
+            w.grid = &grid, w.plane = plane, w.planes = planes, w.pitch = 1;
+            w.at[0] = line / grid.outputs[1], w.at[1] = line % grid.outputs[1], w.at[2] = first;
+            w.source[0] = x + plane * grid.input_size();
+            for (; w.at[2] < smaller(width, first + piece); w.at[2] += w.lanes_used) {
+                w.lanes_used = smaller(alike(grid, w.at[2]), first + piece - w.at[2]);
+                const Reach* const reach = grid.reach[2] + w.at[2];
+                for (int64_t k = 0; k < lanes; ++k)
+                    w.apart[k] = k < w.lanes_used ? reach[k].begin - reach[0].begin : 0;
+                kernel(w, y + w.result(0), indices.get() ? indices + w.result(0) : nullptr);
+            }
+        }
+    });
+}
+// Whether planes are so few that more lanes have work along the lines.
+MMK_INLINE bool few_planes(const Grid& grid, int64_t planes) {
+    int64_t groups = 0;
+    for (int64_t q = 0; q < grid.outputs[2]; q += alike(grid, q)) ++groups;
+    return planes < lanes / 2 && grid.outputs[2] >= 2 * planes * groups; // a lane of its own costs twice as much to fill
+}
+
 // kernel(window, to, places): lanes_used results to `to`, and their indices.
 template <class T, class Kernel>
-void pool_volumes(Context& context, const Axis3& axes, bool backward, const Pooled& p, const Kernel& kernel) {
-    const Grid grid = grid_of(context, axes, backward);
+void pool_grid(Context& context, const Grid& grid, const Pooled& p, const Kernel& kernel) {
     const Tensor& x = p.sources[0];
     constexpr int64_t most_scratch = int64_t(1) << 23; // of one thread: a window may be a whole plane
     if ((!x.contiguous() && volume_channels_last(x).contiguous()) ||
@@ -242,6 +300,20 @@ void pool_volumes(Context& context, const Axis3& axes, bool backward, const Pool
     }
     context.chose("planes abreast", "x is not channels-last");
     pool_planes<T>(context, grid, p, kernel);
+}
+// The results are elements, and what they read is windows.
+template <class T, class Kernel>
+void pool_backward(Context& context, const Axis3& axes, const Pooled& p, const Kernel& kernel) {
+    pool_grid<T>(context, grid_of(context, axes, true), p, kernel);
+}
+template <class T, class Kernel>
+void pool_forward(Context& context, const Axis3& axes, const Pooled& p, const Kernel& kernel) {
+    const Grid grid = grid_of(context, axes, false);
+    if (p.sources[0].contiguous() && few_planes(grid, p.y.size(0, 2))) {
+        context.chose("neighbours abreast", "there are few planes");
+        return pool_neighbours<T>(context, grid, p, kernel);
+    }
+    pool_grid<T>(context, grid, p, kernel);
 }
 
 } // namespace mmk::cpu::MMK_ISA
