@@ -69,11 +69,11 @@ template <class T> __global__ void __launch_bounds__(threads, 1)
                     const int64_t query = first + at, row = (b * shape.heads + h) * shape.queries + query;
                     const C lse = at < rest ? g.lse[row] : minus_infinity<C>(), delta = at < rest ? g.delta[row] : C(0);
                     const int64_t limit = lse == minus_infinity<C>() ? 0 : item.limit(query);
-                    const int from = in_block(item.start(query), key, keys), seen = in_block(limit, key, keys);
+                    const Sight sight = sight_of(item, query, limit, key, keys);
 #pragma unroll
                     for (int i = 0; i < rows; ++i) {
                         C ds = C(0), slope;
-                        if (sees(shape, mask, query, key, ty * rows + i, from, seen)) {
+                        if (sees(shape, mask, query, key, ty * rows + i, sight)) {
                             const C score = g.dress.score(s[i][j], relative, bias, query, key + ty * rows + i,
                                                           item.position, slope);
                             ds = softmax_exp2(fma_scalar(C(-log2_e), lse, score)) * (dp[i][j] - delta);
