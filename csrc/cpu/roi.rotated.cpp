@@ -50,11 +50,12 @@ template <class T> struct Turned {
     // body(offset, weight) for what bin b takes, sample by sample.
     template <class Body> MMK_MEMBER void for_corners(const RotatedRegion<T>& region, int64_t b, Body&& body) const {
         const int64_t samples = region.samples(), p = b / grid.bins_x, q = b % grid.bins_x;
+        const int64_t step = pixel(), width = grid.width;
         for (int64_t i = 0; i < samples; ++i) {
             const Corners<T> around = region.corners(p, q, i);
             for (int k = 0; k < 4; ++k) {
                 const T weight = around.weight(k);
-                if (weight != T(0)) body((around.row(k) * grid.width + around.column(k)) * pixel(), weight);
+                if (weight != T(0)) body((around.row(k) * width + around.column(k)) * step, weight);
             }
         }
     }
@@ -77,7 +78,7 @@ void roi_align_rotated(const RoiAlignRotated& op, Context& context) {
             const Block<const T> from = x.block(n, index);
             if (!t.direct) bring_block(from, t.places, own);
             const T* const pixels = t.direct ? from.data : own;
-            t.for_regions(n, [&](int64_t r, const RotatedRegion<T>& region, Vec<T> count) {
+            t.for_regions(n, [&](int64_t r, RotatedRegion<T> region, Vec<T> count) {
                 for (int64_t b = 0; b < t.bins; ++b) {
                     Vec<T> sum = Vec<T>::zero();
                     t.for_corners(region, b, [&](int64_t offset, T weight) {
@@ -109,7 +110,7 @@ void roi_align_rotated_grad(const RoiAlignRotatedGrad& op, Context& context) {
             const Block<T> to = gx.block(n, index);
             T* const pixels = t.direct ? to.data : own;
             for (int64_t i = 0; i < t.places; ++i) Vec<T>::zero().store(pixels + i * t.pixel());
-            t.for_regions(n, [&](int64_t r, const RotatedRegion<T>& region, Vec<T> count) {
+            t.for_regions(n, [&](int64_t r, RotatedRegion<T> region, Vec<T> count) {
                 bring_block(gy.block(r, index), t.bins, tile);
                 for (int64_t b = 0; b < t.bins; ++b) {
                     const Vec<T> share = Vec<T>::load(tile + b * lanes) / count;
