@@ -46,6 +46,7 @@ struct RegionRules {
     bool windows = false;         // bins hold whole elements, between rounded borders, in place of samples
     int64_t extra = 0;            // windows: what a region is longer than its borders are apart,
     int64_t hidden = 0;           // and how many elements at the map's end no window holds
+    bool sensitive = false;       // plane (c * bins_y + p) * bins_x + q of the map holds bin (p, q) of channel c alone
     int levels = 1, level = 0;    // the map's level; a box whose side is sides[k - 1] or more is of level k
     double sides[max_levels - 1] = {};
 
@@ -65,6 +66,14 @@ MMK_INLINE RegionRules sampling_rules(double scale, int64_t sampling, bool align
     rules.scale = scale, rules.sampling = sampling, rules.offset = aligned ? 0.5 : 0.0, rules.grown = !aligned;
     return rules;
 }
+template <class Op> MMK_INLINE RegionRules sampling_rules(const Op& op) {
+    return sampling_rules(op.spatial_scale, op.sampling_ratio, op.aligned != 0);
+}
+template <class Op> MMK_INLINE RegionRules sensitive_sampling_rules(const Op& op) {
+    RegionRules rules = sampling_rules(op.spatial_scale, op.sampling_ratio, true);
+    rules.sensitive = true;
+    return rules;
+}
 template <class Op> MMK_INLINE RegionRules level_rules(const Op& op, int64_t level) {
     RegionRules rules = sampling_rules(op.spatial_scales[level], op.sampling_ratio, op.aligned != 0);
     rules.levels = int(op.levels), rules.level = int(level);
@@ -73,7 +82,7 @@ template <class Op> MMK_INLINE RegionRules level_rules(const Op& op, int64_t lev
 }
 // The same where every sample is visited.
 template <class Op> MMK_INLINE RegionRules visiting_rules(const Op& op) {
-    RegionRules rules = sampling_rules(op.spatial_scale, op.sampling_ratio, op.aligned != 0);
+    RegionRules rules = sampling_rules(op);
     rules.most = most_visited;
     return rules;
 }
@@ -81,6 +90,7 @@ template <class Op> MMK_INLINE RegionRules visiting_rules(const Op& op) {
 MMK_INLINE RegionRules window_rules(double scale, bool sensitive) {
     RegionRules rules;
     rules.scale = scale, rules.windows = true, rules.extra = sensitive ? 0 : 1, rules.hidden = sensitive ? 1 : 0;
+    rules.sensitive = sensitive;
     return rules;
 }
 

@@ -70,94 +70,112 @@ template <class T> void clear(T* x, int64_t count) {
     for (int64_t i = 0; i < count; i += lanes) Vec<T>::zero().store(x + i);
 }
 
+template <class T> struct Gradients {
+    const AttentionGrad& op;
+    const Problem<T> p;
+    const RowsOut<T> gq, gk, gv;
+    const int64_t gk_row, gv_row, room_size; // of sums; of a worker's room before its sums
+
+    Gradients(Context& context, const AttentionGrad& op_)
+        : op(op_), p(context, op), gq(context, p.rule.batch, op.gq), gk(context, p.rule.batch, op.gk),
+          gv(context, p.rule.batch, op.gv), gk_row(whole_vectors(p.depth)), gv_row(whole_vectors(p.columns)),
+          room_size(Room<T>::size(p)) {}
+
+    // gq of a panel, and what it gives to gk and gv, whose sums begin at key 0 or are null.
+    void differentiate_panel(const Work<T>& work, int64_t h, T* gk_sums, T* gv_sums, Ahead ahead) const {
+        const int64_t end = work.panel.last_limit();
+        for (int64_t key = work.panel.first_block(); key < end; key += key_block)
+            differentiate_into(p, work, key, end - key < key_block ? end - key : key_block, true,
+                               gk_sums ? gk_sums + key * gk_row : nullptr, gv_sums ? gv_sums + key * gv_row : nullptr,
+                               ahead);
+        store_gq(p, work, h, gq);
+    }
+    void store_sums(int64_t owner, int64_t row, int64_t rows, const T* gk_sums, const T* gv_sums) const {
+        const int64_t b = owner / p.key_heads, kh = owner % p.key_heads;
+        store_rows(gk_sums, rows, p.depth, p.scale, gk.of(b, kh) + row * gk.row, gk.row);
+        store_rows(gv_sums, rows, p.columns, T(1), gv.of(b, kh) + row * gv.row, gv.row);
+    }
+    // All gradients of a key head, in room for the sums of all its keys.
+    void differentiate_owner(int64_t owner, Room<T>& room, T* sums, bool fetch) const {
+        const int64_t b = owner / p.key_heads, first = owner % p.key_heads * p.group;
+        const AttentionItem item = p.rule.item(b);
+        T *const gk_sums = sums, *const gv_sums = sums + p.keys * gk_row;
+        clear(sums, p.keys * (gk_row + gv_row));
+        for (int64_t h = first; h < first + p.group; ++h)
+            for (int64_t i = 0; i < p.panels; ++i) {
+                if (p.rule.packed() && i * panel_queries >= item.queries) break;
+                const Work<T> work = prepare(p, op, b, h, i, room);
+                differentiate_panel(work, h, gk_sums, gv_sums, fetch ? next_panel(p, b, h, i) : Ahead());
+            }
+        store_sums(owner, item.key_start, p.key_rows(item), gk_sums, gv_sums);
+    }
+    // gk and gv of a block of keys.
+    void differentiate_block(int64_t owner, int64_t key, Room<T>& room, T* sums) const {
+        const int64_t b = owner / p.key_heads, first = owner % p.key_heads * p.group;
+        const AttentionItem item = p.rule.item(b);
+        const int64_t left = p.key_rows(item) - key, rows = left < key_block ? left : key_block;
+        if (rows <= 0) return;
+        T *const gk_sums = sums, *const gv_sums = sums + key_block * gk_row;
+        clear(sums, key_block * (gk_row + gv_row));
+        Ahead ahead;
+        for (int64_t h = first; h < first + p.group; ++h)
+            for (int64_t i = 0; i < p.panels; ++i) {
+                const Panel<T> panel = panel_of<T>(p.rule, op, b, h, i);
+                if (panel.queries <= 0) break;
+                if (panel.last_limit() <= key || panel.start(0) >= key + rows) continue;
+                const Work<T> work = prepare(p, op, b, h, i, room);
+                const int64_t seen = work.panel.last_limit() - key;
+                differentiate_into(p, work, key, seen < rows ? seen : rows, false, gk_sums, gv_sums, ahead);
+            }
+        store_sums(owner, item.key_start + key, rows, gk_sums, gv_sums);
+    }
+
+    void one_pass(Context& context) const {
+        const int64_t owners = p.batch * p.key_heads, workers = context.threads < owners ? context.threads : owners;
+        const int64_t size = room_size + p.keys * (gk_row + gv_row);
+        T* const memory = context.scratch<T>(workers * size);
+        const int64_t flops = 4 * p.group * p.queries * p.keys * (p.depth + p.columns);
+        const int64_t each = 1 + flops_per_task / (10000 + flops);
+        const bool fetch = fetch_ahead(op);
+        parallel_for(context, (owners + each - 1) / each, [&](int64_t index, int worker) {
+            T* const own = memory + worker * size;
+            Room<T> room(own, p);
+            for (int64_t owner = index * each; owner < (index + 1) * each && owner < owners; ++owner)
+                differentiate_owner(owner, room, own + room_size, fetch);
+        });
+    }
+    void two_passes(Context& context) const {
+        const int64_t blocks = (p.keys + key_block - 1) / key_block, size = room_size + key_block * (gk_row + gv_row);
+        const int64_t query_tasks = p.batch * p.heads * p.panels, key_tasks = p.batch * p.key_heads * blocks;
+        T* const memory = context.scratch<T>(context.threads * size);
+        parallel_for(context, query_tasks + key_tasks, [&](int64_t task, int worker) {
+            T* const own = memory + worker * size;
+            Room<T> room(own, p);
+            if (task >= query_tasks) {
+                const int64_t owner = (task - query_tasks) / blocks, key = (task - query_tasks) % blocks * key_block;
+                return differentiate_block(owner, key, room, own + room_size);
+            }
+            const int64_t b = task / p.panels / p.heads, h = task / p.panels % p.heads, i = task % p.panels;
+            if (p.rule.packed() && i * panel_queries >= p.rule.item(b).queries) return;
+            differentiate_panel(prepare(p, op, b, h, i, room), h, nullptr, nullptr, Ahead());
+        });
+    }
+};
+
 } // namespace
 
 void attention_grad(const AttentionGrad& op, Context& context) {
     visit_float(op.q.dtype, [&](auto zero) {
-        using T = decltype(zero);
-        const Problem<T> p(context, op);
-        const RowsOut<T> gq(context, p.rule.batch, op.gq), gk(context, p.rule.batch, op.gk);
-        const RowsOut<T> gv(context, p.rule.batch, op.gv);
-        const int64_t room_size = Room<T>::size(p);
-        const int64_t gk_row = whole_vectors(p.depth), gv_row = whole_vectors(p.columns);
-        const int64_t owners = p.batch * p.key_heads, threads = context.threads;
+        const Gradients<decltype(zero)> gradients(context, op);
+        const int64_t owners = gradients.p.batch * gradients.p.key_heads, threads = context.threads;
         // One pass needs five products, two passes seven; both add the same numbers in the same order.
         if (threads == 1 || owners >= 4 * threads || (owners >= threads && owners % threads == 0)) {
             context.chose("one pass", "key heads enough for the threads");
-            const bool fetch = fetch_ahead(op);
-            const int64_t workers = threads < owners ? threads : owners;
-            const int64_t sums = p.keys * (gk_row + gv_row);
-            T* const memory = context.scratch<T>(workers * (room_size + sums));
-            const int64_t flops = 4 * p.group * p.queries * p.keys * (p.depth + p.columns);
-            const int64_t each = 1 + flops_per_task / (10000 + flops);
-            parallel_for(context, (owners + each - 1) / each, [&](int64_t index, int worker) {
-                Room<T> room(memory + worker * (room_size + sums), p);
-                T *const gk_sums = memory + worker * (room_size + sums) + room_size, *const gv_sums =
-                                                                                         gk_sums + p.keys * gk_row;
-                for (int64_t owner = index * each; owner < (index + 1) * each && owner < owners; ++owner) {
-                    const int64_t b = owner / p.key_heads, first = owner % p.key_heads * p.group;
-                    const AttentionItem item = p.rule.item(b);
-                    const int64_t rows = p.key_rows(item);
-                    clear(gk_sums, sums);
-                    for (int64_t h = first; h < first + p.group; ++h)
-                        for (int64_t i = 0; i < p.panels; ++i) {
-                            if (p.rule.packed() && i * panel_queries >= item.queries) break;
-                            const Work<T> work = prepare(p, op, b, h, i, room);
-                            Ahead ahead = fetch ? next_panel(p, b, h, i) : Ahead();
-                            const int64_t end = work.panel.last_limit();
-                            for (int64_t key = work.panel.first_block(); key < end; key += key_block)
-                                differentiate_into(p, work, key, end - key < key_block ? end - key : key_block, true,
-                                                   gk_sums + key * gk_row, gv_sums + key * gv_row, ahead);
-                            store_gq(p, work, h, gq);
-                        }
-                    const int64_t kh = owner % p.key_heads;
-                    store_rows(gk_sums, rows, p.depth, p.scale, gk.of(b, kh) + item.key_start * gk.row, gk.row);
-                    store_rows(gv_sums, rows, p.columns, T(1), gv.of(b, kh) + item.key_start * gv.row, gv.row);
-                }
-            });
-            return;
+            gradients.one_pass(context);
+        } else {
+            context.chose("two passes", "few key heads: panels own gq, key blocks own gk and gv");
+            gradients.two_passes(context);
         }
-        context.chose("two passes", "few key heads: panels own gq, key blocks own gk and gv");
-        const int64_t blocks = (p.keys + key_block - 1) / key_block;
-        const int64_t query_tasks = p.batch * p.heads * p.panels, tasks = query_tasks + owners * blocks;
-        const int64_t sums = key_block * (gk_row + gv_row);
-        T* const memory = context.scratch<T>(threads * (room_size + sums));
-        parallel_for(context, tasks, [&](int64_t task, int worker) {
-            Room<T> room(memory + worker * (room_size + sums), p);
-            Ahead ahead;
-            T* const no_sums = nullptr;
-            if (task < query_tasks) {
-                const int64_t b = task / p.panels / p.heads, h = task / p.panels % p.heads, i = task % p.panels;
-                if (p.rule.packed() && i * panel_queries >= p.rule.item(b).queries) return;
-                const Work<T> work = prepare(p, op, b, h, i, room);
-                const int64_t end = work.panel.last_limit();
-                for (int64_t key = work.panel.first_block(); key < end; key += key_block)
-                    differentiate_into(p, work, key, end - key < key_block ? end - key : key_block, true, no_sums,
-                                       no_sums, ahead);
-                store_gq(p, work, h, gq);
-                return;
-            }
-            const int64_t owner = (task - query_tasks) / blocks, key = (task - query_tasks) % blocks * key_block;
-            const int64_t b = owner / p.key_heads, kh = owner % p.key_heads, first = kh * p.group;
-            const AttentionItem item = p.rule.item(b);
-            const int64_t left = p.key_rows(item) - key, rows = left < key_block ? left : key_block;
-            if (rows <= 0) return;
-            T *const gk_sums = memory + worker * (room_size + sums) + room_size, *const gv_sums =
-                                                                                     gk_sums + key_block * gk_row;
-            clear(gk_sums, sums);
-            for (int64_t h = first; h < first + p.group; ++h)
-                for (int64_t i = 0; i < p.panels; ++i) {
-                    const Panel<T> panel = panel_of<T>(p.rule, op, b, h, i);
-                    if (panel.queries <= 0) break;
-                    if (panel.last_limit() <= key || panel.start(0) >= key + rows) continue;
-                    const Work<T> work = prepare(p, op, b, h, i, room);
-                    const int64_t seen = work.panel.last_limit() - key;
-                    differentiate_into(p, work, key, seen < rows ? seen : rows, false, gk_sums, gv_sums, ahead);
-                }
-            const int64_t row = item.key_start + key;
-            store_rows(gk_sums, rows, p.depth, p.scale, gk.of(b, kh) + row * gk.row, gk.row);
-            store_rows(gv_sums, rows, p.columns, T(1), gv.of(b, kh) + row * gv.row, gv.row);
-        });
     });
 }
 

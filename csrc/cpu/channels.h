@@ -2,23 +2,12 @@
 #pragma once
 
 #include "../core/layout.h"
+#include "../core/orders.h"
 #include "../core/simd.h"
 
 namespace mmk::cpu::MMK_ISA {
 
 using namespace mmk::MMK_ISA;
-
-// Whether the channels of a pixel are neighbours in memory, all pixels dense: channels-last, or nothing behind C.
-MMK_INLINE bool has_channels_inside(const Tensor& t) {
-    int64_t expected = t.extent[1];
-    if (t.extent[1] == 1 ? t.size(2, t.rank) != 1 : t.stride[1] != 1) return false; // one channel: a plane
-    for (int k = t.rank; k > 1; --k) { // the last axis to the third, then the first
-        const int axis = k > 2 ? k - 1 : 0;
-        if (t.extent[axis] != 1 && t.stride[axis] != expected) return false;
-        expected *= t.extent[axis];
-    }
-    return true;
-}
 
 // numbers: an array of K pointers, each to one number per channel.
 template <int K, class T, class F, class... In>

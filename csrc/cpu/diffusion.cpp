@@ -1,6 +1,7 @@
 #include "../ops/diffusion.h"
 
 #include "../core/layout.h"
+#include "../core/orders.h"
 #include "../core/philox.h"
 
 namespace mmk::cpu::MMK_ISA {
@@ -14,22 +15,6 @@ constexpr int64_t block = 1024;  // elements of one sample that stay together
 constexpr int vectors = 4, group = vectors * lanes;
 static_assert(group == philox_block && block % group == 0);
 
-// Samples one after another, each dense, in whatever order of its axes.
-bool dense_samples(const Tensor& t) {
-    int64_t last = 0, size = 1;
-    for (int i = 1; i < t.rank; ++i) {
-        if (t.extent[i] == 1) continue;
-        if (t.stride[i] <= 0) return false;
-        last += (t.extent[i] - 1) * t.stride[i];
-        size *= t.extent[i];
-    }
-    return last == size - 1 && (t.extent[0] == 1 || t.stride[0] == size);
-}
-bool same_order(const Tensor& a, const Tensor& b) {
-    for (int i = 0; i < a.rank; ++i)
-        if (a.extent[i] != 1 && a.stride[i] != b.stride[i]) return false;
-    return true;
-}
 void make_contiguous(Tensor& t) {
     int64_t stride = 1;
     for (int i = t.rank - 1; i >= 0; --i) {
@@ -40,9 +25,7 @@ void make_contiguous(Tensor& t) {
 // Where all lie in one dense order, that order is as good as the logical one.
 bool take_memory_order(Tensor* const* tensors, int count) {
     const Tensor& first = *tensors[0];
-    if (first.contiguous() || !dense_samples(first)) return false;
-    for (int i = 1; i < count; ++i)
-        if (*tensors[i] && !same_order(*tensors[i], first)) return false;
+    if (first.contiguous() || !dense_samples(first) || !all_in_order_of(first, tensors, count)) return false;
     for (int i = 0; i < count; ++i) make_contiguous(*tensors[i]);
     return true;
 }

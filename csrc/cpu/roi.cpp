@@ -10,15 +10,15 @@ template <class T> struct Setting {
     RegionGrid grid;
     RegionRules rules;
     int64_t images, regions, channels;
-    bool sensitive, channels_last, direct; // direct: blocks of the map are read where they are
+    bool channels_last, direct; // direct: blocks of the map are read where they are
 
-    Setting(const RegionRules& rules_, const Tensor& map, const Tensor& result, bool sensitive_, bool channels_last_)
+    Setting(const RegionRules& rules_, const Tensor& map, const Tensor& result, bool channels_last_)
         : grid{map.extent[2], map.extent[3], result.extent[2], result.extent[3]}, rules(rules_), images(map.extent[0]),
-          regions(result.extent[0]), channels(result.extent[1]), sensitive(sensitive_),
-          channels_last(!sensitive_ && channels_last_), direct(channels_last && channels % lanes == 0) {}
+          regions(result.extent[0]), channels(result.extent[1]), channels_last(!rules.sensitive && channels_last_),
+          direct(channels_last && channels % lanes == 0) {}
 
     int64_t pixel() const { return direct ? channels : lanes; }
-    int64_t planes() const { return sensitive ? grid.bins() : 1; }
+    int64_t planes() const { return rules.sensitive ? grid.bins() : 1; }
     int64_t block_count() const { return (channels + lanes - 1) / lanes; }
     Tensor view(const Tensor& t) const { return channels_last ? channels_last_view(t) : t; }
     template <class U> Blocks<U> map_blocks(U* data) const {
@@ -72,9 +72,8 @@ template <class T> MMK_INLINE void mean_row(const T* pixels, const RegionTables<
 }
 
 template <class T> void mean_of_regions(Context& context, const RegionRules& rules, const Tensor& x_operand,
-                                        const Tensor& boxes_operand, const Tensor& result, bool sensitive,
-                                        bool channels_last) {
-    const Setting<T> s(rules, x_operand, result, sensitive, channels_last);
+                                        const Tensor& boxes_operand, const Tensor& result, bool channels_last) {
+    const Setting<T> s(rules, x_operand, result, channels_last);
     context.chose(s.direct ? "pixels" : "blocks", s.direct ? "x is channels-last" : "sixteen planes at a time");
     const Tensor x_view = s.view(x_operand), y_view = s.view(result);
     const Dense<T> x_data(context, x_view), boxes(context, boxes_operand);
@@ -99,7 +98,7 @@ template <class T> void mean_of_regions(Context& context, const RegionRules& rul
         for (int64_t i = first; i < end; ++i) {
             const int64_t r = by_image.order[i];
             Block<T> to = y.block(r, index);
-            if (s.sensitive) {
+            if (rules.sensitive) {
                 const int64_t p = plane / s.grid.bins_x, q = plane % s.grid.bins_x;
                 mean_row(map, tables, r, p, q, q + 1, tile);
                 to.data += plane * to.step;
@@ -155,14 +154,14 @@ MMK_INLINE void deal_bin(const RegionTables<T>& tables, int64_t r, int64_t p, in
 }
 
 template <class T> void deal_regions(Context& context, const RegionRules& rules, const Tensor& gradient,
-                                     const Tensor& boxes_operand, const Tensor& result, bool sensitive) {
-    const Setting<T> s(rules, result, gradient, sensitive, has_channels_last(gradient));
+                                     const Tensor& boxes_operand, const Tensor& result) {
+    const Setting<T> s(rules, result, gradient, has_channels_last(gradient));
     context.chose(s.direct ? "pixels" : "blocks", s.direct ? "gy is channels-last" : "sixteen planes at a time");
     const Tensor gy_view = s.view(gradient), gx_view = s.view(result);
     const Dense<T> gy_data(context, gy_view), boxes(context, boxes_operand);
     const DenseOut<T> gx_data(context, gx_view);
     const RegionsByImage by_image(context, rules, boxes.get(), s.regions, 5, s.images);
-    const RegionTables<T> tables(context, rules, boxes, s.regions, s.grid, s.pixel(), !sensitive);
+    const RegionTables<T> tables(context, rules, boxes, s.regions, s.grid, s.pixel(), !rules.sensitive);
     const Blocks<const T> gy = s.result_blocks(gy_data.get());
     const Blocks<T> gx = s.map_blocks(gx_data.get());
     const int64_t pixels_size = s.direct ? 0 : gx.places * lanes, parts_size = s.grid.width * lanes;
@@ -177,7 +176,7 @@ template <class T> void deal_regions(Context& context, const RegionRules& rules,
         for (int64_t i = first; i < end; ++i) {
             const int64_t r = by_image.order[i];
             Block<const T> from = gy.block(r, index);
-            if (s.sensitive) {
+            if (rules.sensitive) {
                 from.data += plane * from.step;
                 bring_block(from, 1, tile);
                 deal_bin(tables, r, plane / s.grid.bins_x, plane % s.grid.bins_x, Vec<T>::load(tile), pixels);
@@ -192,42 +191,28 @@ template <class T> void deal_regions(Context& context, const RegionRules& rules,
     s.for_blocks(context, by_image, false, blocks);
 }
 
+template <class Op> void mean_of_map(const Op& op, Context& context, const RegionRules& rules) {
+    visit_float(op.y.dtype, [&](auto zero) {
+        mean_of_regions<decltype(zero)>(context, rules, op.x, op.boxes, op.y, has_channels_last(op.x));
+    });
+}
+template <class Op> void deal_to_map(const Op& op, Context& context, const RegionRules& rules) {
+    visit_float(op.gx.dtype, [&](auto zero) { deal_regions<decltype(zero)>(context, rules, op.gy, op.boxes, op.gx); });
+}
+
 } // namespace
 
-void roi_align(const RoiAlign& op, Context& context) {
-    visit_float(op.y.dtype, [&](auto zero) {
-        mean_of_regions<decltype(zero)>(context, sampling_rules(op.spatial_scale, op.sampling_ratio, op.aligned), op.x,
-                                        op.boxes, op.y, false, has_channels_last(op.x));
-    });
-}
-void roi_align_grad(const RoiAlignGrad& op, Context& context) {
-    visit_float(op.gx.dtype, [&](auto zero) {
-        deal_regions<decltype(zero)>(context, sampling_rules(op.spatial_scale, op.sampling_ratio, op.aligned), op.gy,
-                                     op.boxes, op.gx, false);
-    });
-}
-void ps_roi_align(const PsRoiAlign& op, Context& context) {
-    visit_float(op.y.dtype, [&](auto zero) {
-        mean_of_regions<decltype(zero)>(context, sampling_rules(op.spatial_scale, op.sampling_ratio, true), op.x,
-                                        op.boxes, op.y, true, false);
-    });
-}
+void roi_align(const RoiAlign& op, Context& context) { mean_of_map(op, context, sampling_rules(op)); }
+void roi_align_grad(const RoiAlignGrad& op, Context& context) { deal_to_map(op, context, sampling_rules(op)); }
+void ps_roi_align(const PsRoiAlign& op, Context& context) { mean_of_map(op, context, sensitive_sampling_rules(op)); }
 void ps_roi_align_grad(const PsRoiAlignGrad& op, Context& context) {
-    visit_float(op.gx.dtype, [&](auto zero) {
-        deal_regions<decltype(zero)>(context, sampling_rules(op.spatial_scale, op.sampling_ratio, true), op.gy,
-                                     op.boxes, op.gx, true);
-    });
+    deal_to_map(op, context, sensitive_sampling_rules(op));
 }
 void ps_roi_pool(const PsRoiPool& op, Context& context) {
-    visit_float(op.y.dtype, [&](auto zero) {
-        mean_of_regions<decltype(zero)>(context, window_rules(op.spatial_scale, true), op.x, op.boxes, op.y, true,
-                                        false);
-    });
+    mean_of_map(op, context, window_rules(op.spatial_scale, true));
 }
 void ps_roi_pool_grad(const PsRoiPoolGrad& op, Context& context) {
-    visit_float(op.gx.dtype, [&](auto zero) {
-        deal_regions<decltype(zero)>(context, window_rules(op.spatial_scale, true), op.gy, op.boxes, op.gx, true);
-    });
+    deal_to_map(op, context, window_rules(op.spatial_scale, true));
 }
 
 // Every level writes the regions that are its own.
@@ -237,7 +222,7 @@ void multi_scale_roi_align(const MultiScaleRoiAlign& op, Context& context) {
     const Tensor y = dense ? op.y : contiguous_scratch(context, op.y);
     visit_float(op.y.dtype, [&](auto zero) {
         for (int64_t k = 0; k < op.levels; ++k)
-            mean_of_regions<decltype(zero)>(context, level_rules(op, k), *maps[k], op.boxes, y, false, channels_last);
+            mean_of_regions<decltype(zero)>(context, level_rules(op, k), *maps[k], op.boxes, y, channels_last);
     });
     if (!dense) copy_strided(context, op.y, y);
 }
@@ -245,7 +230,7 @@ void multi_scale_roi_align_grad(const MultiScaleRoiAlignGrad& op, Context& conte
     const Tensor* const maps[] = {&op.gx0, &op.gx1, &op.gx2, &op.gx3, &op.gx4};
     visit_float(op.gy.dtype, [&](auto zero) {
         for (int64_t k = 0; k < op.levels; ++k)
-            deal_regions<decltype(zero)>(context, level_rules(op, k), op.gy, op.boxes, *maps[k], false);
+            deal_regions<decltype(zero)>(context, level_rules(op, k), op.gy, op.boxes, *maps[k]);
     });
 }
 

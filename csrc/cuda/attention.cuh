@@ -215,7 +215,7 @@ inline bool fits_tensor_cores(const Shape& shape) {
     return shape.depth % 8 == 0 && shape.columns % 8 == 0 && shape.depth <= 256 && shape.columns > 0 &&
            shape.columns <= 256;
 }
-// attention.scalar.cu: float32 and float64 in the CPU floor's order of operations.
+// attention.scalar.cu, attention.scalar_grad.cu: float32 and float64 in the CPU floor's order of operations.
 template <class T> void forward_scalar(Context& context, const Forward<T>& problem);
 template <class T> void backward_queries_scalar(Context& context, const Backward<T>& problem); // gq, or gbias
 template <class T> void backward_keys_scalar(Context& context, const Backward<T>& problem);    // gk and gv

@@ -126,19 +126,44 @@ __device__ inline void chain_of(C (&sum)[rows_each<C>][columns], const C (*facto
     }
 }
 
-// A tile of keys against panels of queries.
-template <class C, int wide> struct KeyRoom {
-    static constexpr int rows = tile_rows<C>, width = lanes_of_columns * wide, step = 16;
-    C a[slice][rows + 4], b[slice][panel_queries + 4], values[step][width + 4];
-    C p[panel_queries][rows + 4], ds[panel_queries][rows + 4];
-};
+template <int columns, class C>
+MMK_PTX void add_chain(C (&sum)[rows_each<C>][columns], const C (&chain)[rows_each<C>][columns]) {
+#pragma unroll
+    for (int i = 0; i < rows_each<C>; ++i)
+#pragma unroll
+        for (int j = 0; j < columns; ++j) sum[i][j] = sum[i][j] + chain[i][j];
+}
 
-// How many of a block's `count` keys lie before a bound, and whether a query sees the one `at`, which is `begin` to `end`.
+// A block's task: a tile of rows of an item's head, and some columns of the results. Columns run fastest, so that the
+// blocks that read the same keys run together.
+struct Task {
+    int64_t b, h, first, column;
+};
+template <class Room> MMK_INLINE Task task_of(int64_t task, int64_t groups, int64_t tiles, int64_t heads) {
+    const int64_t sample = task / groups / tiles;
+    return {sample / heads, sample % heads, task / groups % tiles * Room::rows, task % groups * Room::width};
+}
+// Output columns beyond a tile's width are other blocks', which find the scores again.
+template <int width> MMK_INLINE int64_t groups_of(int64_t columns) {
+    return columns <= width ? 1 : ceil_div(columns, width);
+}
+// 128 columns a block where that saves finding scores twice; types but float32 are not worth more code.
+inline bool is_wide(int columns) { return columns > lanes_of_columns; }
+
+// How many of a block's `count` keys lie before a bound.
 MMK_INLINE int in_block(int64_t bound, int64_t key, int count) {
     return int(bound - key < 0 ? 0 : bound - key < count ? bound - key : count);
 }
-MMK_INLINE bool sees(const Shape& shape, const uint8_t* mask, int64_t query, int64_t key, int at, int begin, int end) {
-    return at >= begin && at < end && (!mask || mask[query * shape.mask.row + (key + at) * shape.mask.step]);
+// The keys of a block that a query sees, but for the mask; `limit` is the first behind them.
+struct Sight {
+    int begin, end;
+};
+MMK_INLINE Sight sight_of(const AttentionItem& item, int64_t query, int64_t limit, int64_t key, int count) {
+    return {in_block(item.start(query), key, count), in_block(limit, key, count)};
+}
+MMK_INLINE bool sees(const Shape& shape, const uint8_t* mask, int64_t query, int64_t key, int at, const Sight& sight) {
+    return at >= sight.begin && at < sight.end &&
+           (!mask || mask[query * shape.mask.row + (key + at) * shape.mask.step]);
 }
 
 // What a block knows of its item and head: in shared memory, as it is needed once a block of keys, and registers are full.
@@ -159,7 +184,7 @@ template <class T> struct Kept {
 
 // A key's derivatives of the soft cap, by query of the tile.
 template <class C> using Slopes = C[tile_rows<C> + 4];
-template <class C, int rows> inline constexpr C (*no_slopes)[rows + 4] = nullptr;
+template <class C> inline constexpr Slopes<C>* no_slopes = nullptr;
 
 // Products become scores of base 2, soft cap, distances and bias included, where key and query are in range; a thread's
 // own pass through shared memory, so that the code is there once and not once a register. `slopes`, if not null, receives

@@ -159,13 +159,101 @@ template <int N> MMK_PTX uint32_t what_sees(const Shape& shape, const AttentionI
     return seen;
 }
 
+template <int N> MMK_PTX void multiply_all(float (&s)[N][4], float factor) {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) s[n][i] *= factor;
+}
+
 // What a block knows of its task: in shared memory, as it is needed once a tile, and registers are full.
 struct KeptKeys {
     AttentionItem item;
     int64_t b, key_head, begin; // first tile of queries that sees a key
     int64_t rows, keys;         // of the item
     int each;                   // tiles of a query head
+
+    // Tiles of queries count from query 0. The first of them is the first that sees a key of [first, first + own_rows);
+    // the last is the one before those whose windows begin behind these keys.
+    MMK_PTX void find(const Shape& shape, int64_t sample, int64_t first, int queries) {
+        b = sample / shape.key_heads, key_head = sample % shape.key_heads;
+        const AttentionItem it = shape.item(b);
+        item = it, rows = shape.rows(it), keys = shape.key_rows(it);
+        begin = first < it.diagonal ? 0 : (first - it.diagonal + 1) / queries;
+        const int64_t behind = first + own_rows - it.lower, end = behind < it.queries ? behind : it.queries;
+        const int64_t tiles = ceil_div(end > 0 ? end : 0, queries) - begin;
+        each = int(tiles > 0 && first < it.keys ? tiles : 0);
+    }
 };
+
+// What the forward pass and gy left of the queries of a thread's columns; find() is told how many are real from there on.
+template <int N> struct ColumnTerms {
+    float lse[N][2], delta[N][2];
+
+    template <class T> MMK_PTX void find(const Backward<T>& g, int64_t at, int left) {
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                lse[n][i] = 8 * n + i < left ? g.lse[at + 8 * n + i] : 0.0f;
+                delta[n][i] = 8 * n + i < left ? g.delta[at + 8 * n + i] : 0.0f;
+            }
+    }
+};
+
+// s and dp become p and ds; without `some` all are seen.
+template <int N>
+MMK_PTX void find_factors(float (&s)[N][4], float (&dp)[N][4], const ColumnTerms<N>& terms, bool some, uint32_t seen) {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            float p = softmax_exp2(fma_scalar(float(-log2_e), terms.lse[n][i % 2], s[n][i]));
+            float ds = p * (dp[n][i] - terms.delta[n][i % 2]);
+            if (some && !(seen >> (4 * n + i) & 1)) p = ds = 0.0f;
+            s[n][i] = p, dp[n][i] = ds;
+        }
+}
+
+// The warp's 16 rows of gk and gv, and the block's columns of them: computed where it is used, seldom or at the end.
+template <class T, int C> struct OwnResults {
+    const Backward<T>& g;
+    const KeptKeys& kept;
+    int64_t own;
+    int group; // first piece
+
+    MMK_PTX int rows() const { return rows_left(kept.keys, own, 16); }
+    MMK_PTX int depth() const { return rows_left(g.shape.depth, group * 8, C); }
+    MMK_PTX int columns() const { return rows_left(g.shape.columns, group * 8, C); }
+    MMK_PTX T* of(const Rows<T>& result) const {
+        return result.of(kept.b, kept.key_head) + (kept.item.key_start + own) * result.row + group * 8;
+    }
+};
+
+// Numbers behind a mask in tiles of q and gy: noted in gk and gv, the first time into rows of zeros, and removed. `at` is
+// the row of lse of the tiles' first query.
+template <int D, int queries, class T, int C>
+MMK_PTX void set_apart_specials(const OwnResults<T, C>& to, const uint8_t* mask, Piece<T>* tile_q, Piece<T>* tile_gy,
+                                int64_t query, int64_t at, bool noted) {
+    const Backward<T>& g = to.g;
+    const int thread = int(threadIdx.x), lane = thread % 32;
+    if (!noted) {
+        clear_rows(to.of(g.gk), g.gk.row, to.rows(), to.depth(), lane);
+        clear_rows(to.of(g.gv), g.gv.row, to.rows(), to.columns(), lane);
+    }
+    __syncwarp();
+    const auto sees = [&](int r, int i) {
+        return to.own + r < to.kept.item.limit(query + i) && to.own + r >= to.kept.item.start(query + i) &&
+               g.lse[at + i] != -__builtin_inff() &&
+               (!mask || mask[(query + i) * g.shape.mask.row + (to.own + r) * g.shape.mask.step]);
+    };
+    note_specials<D>(tile_q + to.group, queries, to.of(g.gk), g.gk.row, to.rows(), to.depth(), lane, true, sees);
+    note_specials<D>(tile_gy + to.group, queries, to.of(g.gv), g.gv.row, to.rows(), to.columns(), lane, false, sees);
+    __syncthreads(); // scores have been found, too
+    remove_specials<T, queries * D / 8, team>(tile_q, thread);
+    remove_specials<T, queries * D / 8, team>(tile_gy, thread);
+    __syncthreads();
+}
 
 template <class T, int D> __global__ void __launch_bounds__(team, 2)
     differentiate_keys(Backward<T> g, int64_t first_task, int64_t tasks) {
@@ -182,18 +270,7 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
     const int64_t first = task / (D / C) % tiles * own_rows, own = first + warp * 16;
     SHARED(KeptKeys, kept_once, [1]);
     KeptKeys& kept = kept_once[0];
-    if (thread == 0) {
-        const int64_t sample = task / (D / C) / tiles;
-        kept.b = sample / shape.key_heads, kept.key_head = sample % shape.key_heads;
-        const AttentionItem it = shape.item(kept.b);
-        kept.item = it, kept.rows = shape.rows(it), kept.keys = shape.key_rows(it);
-        // Tiles of queries count from query 0. The first of them is the first that sees a key; the last is the one before
-        // those whose windows begin behind these keys.
-        kept.begin = first < it.diagonal ? 0 : (first - it.diagonal + 1) / queries;
-        const int64_t behind = first + own_rows - it.lower, end = behind < it.queries ? behind : it.queries;
-        const int64_t each = ceil_div(end > 0 ? end : 0, queries) - kept.begin;
-        kept.each = int(each > 0 && first < it.keys ? each : 0);
-    }
+    if (thread == 0) kept.find(shape, task / (D / C) / tiles, first, queries);
     __syncthreads();
     const int count = kept.each * int(shape.group);
     const auto head_of = [&](int tile) { return kept.key_head * shape.group + tile / kept.each; };
@@ -222,16 +299,7 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
     float ahead = 0.0f;
     if (count > 0) load_queries(0, 0), ahead = probe(0);
     float gk[1][C / 8][4] = {}, gv[1][C / 8][4] = {};
-    // computed where it is used, seldom or at the end
-    const auto rows = [&] { return rows_left(kept.keys, own, 16); };
-    const auto depth = [&] { return rows_left(shape.depth, group * 8, C); };
-    const auto columns = [&] { return rows_left(shape.columns, group * 8, C); };
-    const auto to_k = [&] {
-        return g.gk.of(kept.b, kept.key_head) + (kept.item.key_start + own) * g.gk.row + group * 8;
-    };
-    const auto to_v = [&] {
-        return g.gv.of(kept.b, kept.key_head) + (kept.item.key_start + own) * g.gv.row + group * 8;
-    };
+    const OwnResults<T, C> to{g, kept, own, group};
     bool noted = false; // infinities and NaN in gk and gv
     for (int tile = 0; tile < count; ++tile) {
         const int64_t h = head_of(tile), query = query_of(tile), at = row_of(h) + query;
@@ -247,16 +315,10 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
             ahead = probe(tile + 1);
         }
         Piece<T>*const tile_q = room_q + stage * pieces, *const tile_gy = room_gy + stage * pieces;
-        float s[1][N][4], dp[1][N][4], lse[N][2], delta[N][2];
+        float s[1][N][4], dp[1][N][4];
+        ColumnTerms<N> terms;
         row_products<T, D>(s, room_k + warp * 16 * (D / 8), tile_q, lane);
-        const int left = rows_left(kept.rows, query + 2 * t, queries); // loads that arrive under the next product
-#pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                lse[n][i] = 8 * n + i < left ? g.lse[at + 2 * t + 8 * n + i] : 0.0f;
-                delta[n][i] = 8 * n + i < left ? g.delta[at + 2 * t + 8 * n + i] : 0.0f;
-            }
+        terms.find(g, at + 2 * t, rows_left(kept.rows, query + 2 * t, queries)); // it arrives under the next product
         row_products<T, D>(dp, room_v + warp * 16 * (D / 8), tile_gy, lane);
         const uint8_t* const mask = shape.mask.of(kept.b, h);
         const bool some = mask || any_dead || query + queries > kept.rows ||
@@ -266,52 +328,23 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
             seen = what_sees<N>(shape, kept.item, mask, g.lse + at + 2 * t, query + 2 * t, own + row);
             if (__syncthreads_or(any_special<T, pieces, team>(tile_q, thread) ||
                                  any_special<T, pieces, team>(tile_gy, thread))) {
-                if (!noted) {
-                    clear_rows(to_k(), g.gk.row, rows(), depth(), lane);
-                    clear_rows(to_v(), g.gv.row, rows(), columns(), lane);
-                }
-                __syncwarp();
-                const auto sees = [&](int r, int i) {
-                    return own + r < kept.item.limit(query + i) && own + r >= kept.item.start(query + i) &&
-                           g.lse[at + i] != -__builtin_inff() &&
-                           (!mask || mask[(query + i) * shape.mask.row + (own + r) * shape.mask.step]);
-                };
-                note_specials<D>(tile_q + group, queries, to_k(), g.gk.row, rows(), depth(), lane, true, sees);
-                note_specials<D>(tile_gy + group, queries, to_v(), g.gv.row, rows(), columns(), lane, false, sees);
+                set_apart_specials<D, queries>(to, mask, tile_q, tile_gy, query, at, noted);
                 noted = true;
-                __syncthreads(); // scores have been found, too
-                remove_specials<T, pieces, team>(tile_q, thread);
-                remove_specials<T, pieces, team>(tile_gy, thread);
-                __syncthreads();
             }
         }
-#pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) s[0][n][i] *= g.folded;
+        multiply_all(s[0], g.folded);
         if (const T* const bias = g.dress.bias.of(kept.b, h))
             add_bias(s[0], bias + (query + 2 * t) * g.dress.bias.row + (own + row) * g.dress.bias.step,
                      g.dress.bias.step, g.dress.bias.row, shape.keys - own - row, shape.queries - query - 2 * t);
-#pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                float p = softmax_exp2(fma_scalar(float(-log2_e), lse[n][i % 2], s[0][n][i]));
-                float ds = p * (dp[0][n][i] - delta[n][i % 2]);
-                if (some && !(seen >> (4 * n + i) & 1)) p = ds = 0.0f;
-                s[0][n][i] = p, dp[0][n][i] = ds;
-            }
+        find_factors(s[0], dp[0], terms, some, seen);
         factor_products<T, D>(gv, s, tile_gy + group, lane);
         factor_products<T, D>(gk, dp, tile_q + group, lane);
     }
     cp_async_wait<0>();
     __syncthreads(); // keys that no query sees have their copies under way until here
-#pragma unroll
-    for (int n = 0; n < C / 8; ++n)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) gk[0][n][i] *= g.scale;
-    store_rows<T, D>(gk, room_k + warp * 16 * (D / 8), to_k(), g.gk.row, rows(), depth() / 8, lane, noted);
-    store_rows<T, D>(gv, room_v + warp * 16 * (D / 8), to_v(), g.gv.row, rows(), columns() / 8, lane, noted);
+    multiply_all(gk[0], g.scale);
+    store_rows<T, D>(gk, room_k + warp * 16 * (D / 8), to.of(g.gk), g.gk.row, to.rows(), to.depth() / 8, lane, noted);
+    store_rows<T, D>(gv, room_v + warp * 16 * (D / 8), to.of(g.gv), g.gv.row, to.rows(), to.columns() / 8, lane, noted);
 }
 
 int widest(const Shape& shape) { return shape.depth > shape.columns ? shape.depth : shape.columns; }

@@ -3,24 +3,13 @@
 // are inside, single elements.
 #pragma once
 
+#include "../core/orders.h"
 #include "divide.cuh"
 #include "layout.cuh"
 #include "packs.cuh"
 #include "rows.cuh"
 
 namespace mmk::cuda {
-
-// Whether the channels of a pixel are neighbours in memory, all pixels dense: channels-last, or nothing behind C.
-inline bool has_channels_inside(const Tensor& t) {
-    int64_t expected = t.extent[1];
-    if (t.extent[1] == 1 ? t.size(2, t.rank) != 1 : t.stride[1] != 1) return false; // one channel: a plane
-    for (int k = t.rank; k > 1; --k) { // the last axis to the third, then the first
-        const int axis = k > 2 ? k - 1 : 0;
-        if (t.extent[axis] != 1 && t.stride[axis] != expected) return false;
-        expected *= t.extent[axis];
-    }
-    return true;
-}
 
 // A parameter of each channel, of x's type or of the one that x is computed in.
 template <class T> struct Parameter {

@@ -1,5 +1,6 @@
 #include "../ops/diffusion.h"
 
+#include "../core/orders.h"
 #include "../core/philox.h"
 #include "layout.cuh"
 #include "samples.cuh"
@@ -203,27 +204,6 @@ template <class T, int N, bool packed> __global__ void __launch_bounds__(deal_th
 
 // ---- operands ---------------------------------------------------------------------------------------------------
 
-bool same_order(const Tensor& a, const Tensor& b) {
-    for (int i = 0; i < a.rank; ++i)
-        if (a.extent[i] != 1 && a.stride[i] != b.stride[i]) return false;
-    return true;
-}
-// Samples one after another, each dense, in whatever order of its axes.
-bool dense_samples(const Tensor& t) {
-    int64_t last = 0, size = 1;
-    for (int i = 1; i < t.rank; ++i) {
-        if (t.extent[i] == 1) continue;
-        if (t.stride[i] <= 0) return false;
-        last += (t.extent[i] - 1) * t.stride[i];
-        size *= t.extent[i];
-    }
-    return last == size - 1 && (t.extent[0] == 1 || t.stride[0] == size);
-}
-bool all_in_order_of(const Tensor& first, const Tensor* const* tensors, int count) {
-    for (int i = 0; i < count; ++i)
-        if (*tensors[i] && !same_order(*tensors[i], first)) return false;
-    return true;
-}
 // One of N per sample, or one for all.
 int64_t step_of(const Tensor& t) { return t.extent[0] == 1 ? 0 : t.stride[0]; }
 
@@ -251,70 +231,67 @@ template <class T> void place_mask(Step<T>& step, const Tensor& mask, const Tens
     for (int i = 0; i < last; ++i) step.mask_in_packs &= walk.stride[0][i] % N == 0;
 }
 
-template <class T> void run_step(const DiffusionStep& op, Context& context) {
-    constexpr int N = pack_of<T>;
-    const Tensor* const given[inputs] = {&op.x,  &op.y0, &op.y1, &op.y2,    &op.h1,
-                                         &op.h2, &op.h3, &op.h4, &op.noise, &op.known};
-    const Tensor* all[inputs + 2];
-    for (int k = 0; k < inputs; ++k) all[k] = given[k];
-    all[inputs] = &op.x_next, all[inputs + 1] = &op.history;
-    const bool one_order = all_in_order_of(op.x_next, all, inputs + 2);
-    // Where nothing asks for the logical index, memory order is as good.
-    const bool side_by_side = op.x_next.contiguous() || (!op.keys && !op.mask && dense_samples(op.x_next));
-
-    int64_t samples = op.x.extent[0], size = op.x.size(1, op.x.rank);
+// A step, but for where its operands lie.
+template <class T> Step<T> describe(const DiffusionStep& op) {
     Step<T> step{};
     const Tensor& table = op.table ? op.table : op.coefficients;
     step.rows = static_cast<const T*>(table.data);
     step.row_stride = op.table ? table.stride[0] : step_of(table), step.column_stride = table.stride[1];
     step.row_count = table.extent[0];
     step.steps = static_cast<const int64_t*>(op.step.data), step.step_stride = op.step ? step_of(op.step) : 0;
-    const int64_t row_step = op.step ? step.step_stride : step.row_stride; // 0: one row for all samples
     step.keys = static_cast<const uint64_t*>(op.keys.data), step.key_stride = op.keys.stride[0];
     if (op.mask) place_mask(step, op.mask, op.x);
-
-    bool plain = !step.mask && !op.history;
-    for (const Input input : {y2, h1, h2, h3, h4, noise}) plain &= !*given[input];
-    const auto launch = [&](bool packed) {
-        const dim3 grid = grid_of(step.deal.blocks);
-        if (!packed)
-            MMK_LAUNCH(context, (make_step<Form::any, T, 4, false>), grid, deal_threads, 0, step);
-        else if (plain)
-            MMK_LAUNCH(context, (make_step<Form::plain, T, N, true>), grid, deal_threads, 0, step);
-        else
-            MMK_LAUNCH(context, (make_step<Form::any, T, N, true>), grid, deal_threads, 0, step);
-    };
-    const auto take_operands = [&] {
-        for (int k = 0; k < inputs; ++k) step.in[k] = static_cast<const T*>(given[k]->data);
-        step.x_next = static_cast<T*>(op.x_next.data), step.history = static_cast<T*>(op.history.data);
-    };
-    if (one_order && !side_by_side) {
-        context.chose("strided", "all operands lie in one order, and the noise or the mask in another");
-        take_operands();
-        step.order = walk_of_sample(op.x_next, op.x), step.sample_stride = op.x_next.stride[0];
-        step.deal = deal_out(context, samples, size, 4);
-        return launch(false);
-    }
-    if (!step.keys && !step.mask && row_step == 0) size *= samples, samples = 1; // nothing tells them apart
+    return step;
+}
+template <class T> void launch_step(Context& context, const Step<T>& step, bool packed) {
+    constexpr int N = pack_of<T>;
+    bool plain = !step.mask && !step.history;
+    for (const Input input : {y2, h1, h2, h3, h4, noise}) plain &= !step.in[input];
+    const dim3 grid = grid_of(step.deal.blocks);
+    if (!packed)
+        MMK_LAUNCH(context, (make_step<Form::any, T, 4, false>), grid, deal_threads, 0, step);
+    else if (plain)
+        MMK_LAUNCH(context, (make_step<Form::plain, T, N, true>), grid, deal_threads, 0, step);
+    else
+        MMK_LAUNCH(context, (make_step<Form::any, T, N, true>), grid, deal_threads, 0, step);
+}
+// All operands lie in one dense order.
+template <class T>
+void launch_side_by_side(Context& context, Step<T>& step, const DiffusionStep& op, int64_t samples, int64_t size) {
+    const bool one_row = (op.step ? step.step_stride : step.row_stride) == 0;
+    if (!step.keys && !step.mask && one_row) size *= samples, samples = 1; // nothing tells them apart
     step.order.rank = 1, step.order.extent[0] = size, step.order.stride[0][0] = 1, step.sample_stride = size;
-    const auto launch_side_by_side = [&] {
-        bool packed = (size % N == 0 || samples == 1) && aligned(step.x_next, 16) && aligned(step.history, 16);
-        for (const T* const in : step.in) packed &= aligned(in, 16);
-        step.deal = deal_out(context, samples, size, packed ? N : 4);
-        launch(packed);
-    };
-    if (one_order) {
-        context.chose("in place", "all operands lie in one dense order");
-        take_operands();
-        return launch_side_by_side();
+    bool packed = (size % pack_of<T> == 0 || samples == 1) && aligned(step.x_next, 16) && aligned(step.history, 16);
+    for (const T* const in : step.in) packed &= aligned(in, 16);
+    step.deal = deal_out(context, samples, size, packed ? pack_of<T> : 4);
+    launch_step(context, step, packed);
+}
+
+template <class T> void run_step(const DiffusionStep& op, Context& context) {
+    const Tensor* const all[inputs + 2] = {&op.x,  &op.y0, &op.y1,    &op.y2,    &op.h1,     &op.h2,
+                                           &op.h3, &op.h4, &op.noise, &op.known, &op.x_next, &op.history};
+    Step<T> step = describe<T>(op);
+    const int64_t samples = op.x.extent[0], size = op.x.size(1, op.x.rank);
+    if (!all_in_order_of(op.x_next, all, inputs + 2)) {
+        context.chose("copies", "operands lie in different orders");
+        for (int k = 0; k < inputs; ++k) step.in[k] = Dense<T>(context, *all[k]);
+        DenseOut<T> x_next(context, op.x_next), history(context, op.history);
+        step.x_next = x_next, step.history = history;
+        launch_side_by_side(context, step, op, samples, size);
+        x_next.finish();
+        return history.finish();
     }
-    context.chose("copies", "operands lie in different orders");
-    for (int k = 0; k < inputs; ++k) step.in[k] = Dense<T>(context, *given[k]);
-    DenseOut<T> x_next(context, op.x_next), history(context, op.history);
-    step.x_next = x_next, step.history = history;
-    launch_side_by_side();
-    x_next.finish();
-    history.finish();
+    for (int k = 0; k < inputs; ++k) step.in[k] = static_cast<const T*>(all[k]->data);
+    step.x_next = static_cast<T*>(op.x_next.data), step.history = static_cast<T*>(op.history.data);
+    // Where nothing asks for the logical index, memory order is as good.
+    if (op.x_next.contiguous() || (!op.keys && !op.mask && dense_samples(op.x_next))) {
+        context.chose("in place", "all operands lie in one dense order");
+        return launch_side_by_side(context, step, op, samples, size);
+    }
+    context.chose("strided", "all operands lie in one order, and the noise or the mask in another");
+    step.order = walk_of_sample(op.x_next, op.x), step.sample_stride = op.x_next.stride[0];
+    step.deal = deal_out(context, samples, size, 4);
+    launch_step(context, step, false);
 }
 
 } // namespace

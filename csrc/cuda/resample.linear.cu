@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "places4.cuh"
+#include "resample.cuh"
 
 namespace mmk::cuda {
 namespace {
@@ -28,30 +28,15 @@ template <class C> struct Line {
         if (left >= inputs - 1) return {inputs - 1, C(0)};
         return {left, position - C(left)};
     }
-    // The first output whose left is h or behind it: lefts never fall.
-    __device__ int64_t first_of(int64_t h) const {
-        int64_t low = 0, high = outputs;
-        while (low < high) {
-            const int64_t middle = low + (high - low) / 2;
-            if (tap(middle).left < h)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        return low;
-    }
+    __device__ int64_t source(int64_t i) const { return tap(i).left; }
 };
 template <class C> __device__ inline C mixed(C a, C b, C share) { return fma_scalar(b, share, a * (C(1) - share)); }
 
-template <class T> struct Linear {
-    Line<Compute<T>> rows, columns;
-    Order4 order;
-    Strides4 x_strides, y_strides;
-    const T* x;
-    T* y;
-};
+constexpr DealNames names{"mixed pixels", "mixed lines", "mixed elements"};
+
 // V outputs at once: the channels of a pixel, or neighbours of a line.
-template <class T, int V, bool channels> __global__ void __launch_bounds__(place_threads) mix_linear(Linear<T> r) {
+template <class T, int V, bool channels> __global__ void __launch_bounds__(place_threads)
+    mix_linear(Resampled<T, Line<Compute<T>>> r) {
     using C = Compute<T>;
     for_places(r.order, [&](const Place4& at) {
         const Tap<C> row = r.rows.tap(at.h);
@@ -92,28 +77,9 @@ template <class T, int V, bool channels> __global__ void __launch_bounds__(place
     });
 }
 
-constexpr int table_threads = 128;
-template <class C> __global__ void __launch_bounds__(table_threads)
-    fill_firsts(Line<C> rows, Line<C> columns, int64_t* rows_first, int64_t* columns_first) {
-    for (int64_t i = int64_t(blockIdx.x) * table_threads + threadIdx.x; i < rows.inputs + columns.inputs + 2;
-         i += int64_t(gridDim.x) * table_threads) {
-        if (i <= rows.inputs)
-            rows_first[i] = rows.first_of(i);
-        else
-            columns_first[i - rows.inputs - 1] = columns.first_of(i - rows.inputs - 1);
-    }
-}
-
-template <class T> struct LinearGrad {
-    Line<Compute<T>> rows, columns;
-    const int64_t *rows_first, *columns_first;
-    Order4 order;
-    Strides4 gy_strides, gx_strides;
-    const T* gy;
-    T* gx;
-};
 // Element h is read by the outputs whose left is h - 1 or h.
-template <class T, int V> __global__ void __launch_bounds__(place_threads) spread_linear(LinearGrad<T> g) {
+template <class T, int V> __global__ void __launch_bounds__(place_threads)
+    spread_linear(ResampledGrad<T, Line<Compute<T>>> g) {
     using C = Compute<T>;
     for_places(g.order, [&](const Place4& at) {
         const T* const base = g.gy + g.gy_strides.at(at.n, at.c, 0, 0);
@@ -147,61 +113,22 @@ template <class C> Line<C> line_of(const Tensor& y, const Tensor& x, int axis, d
 void interpolate_linear(const Interpolate& op, Context& context) {
     visit_storage(op.y.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
-        using C = Compute<T>;
-        constexpr int V = wide_pack<T>;
-        const bool channels = has_channels_last(op.x) && has_channels_last(op.y);
-        const bool pixels = channels && has_packs_of_channels<T>(op.x) && has_packs_of_channels<T>(op.y);
-        const bool lines = !channels && has_packs_of_columns<T>(op.y);
-        const Linear<T> r{line_of<C>(op.y, op.x, 2, op.scale[0], op.align_corners),
-                          line_of<C>(op.y, op.x, 3, op.scale[1], op.align_corners),
-                          Order4(op.y, channels, pixels || lines ? V : 1),
-                          Strides4(op.x),
-                          Strides4(op.y),
-                          static_cast<const T*>(op.x.data),
-                          static_cast<T*>(op.y.data)};
-        const dim3 grid = grid_of_places(r.order);
-        if (pixels) {
-            context.chose("mixed pixels", "channels-last, 16 bytes of channels at a time");
-            MMK_LAUNCH(context, (mix_linear<T, V, true>), grid, place_threads, 0, r);
-        } else if (lines) {
-            context.chose("mixed lines", "16 bytes of a line at a time");
-            MMK_LAUNCH(context, (mix_linear<T, V, false>), grid, place_threads, 0, r);
-        } else {
-            context.chose("mixed elements", "y's strides are not those of whole packs");
-            MMK_LAUNCH(context, (mix_linear<T, 1, false>), grid, place_threads, 0, r);
-        }
+        const auto rows = line_of<Compute<T>>(op.y, op.x, 2, op.scale[0], op.align_corners),
+                   columns = line_of<Compute<T>>(op.y, op.x, 3, op.scale[1], op.align_corners);
+        resample<T>(context, op, rows, columns, names, [&](auto pack, auto channels, const auto& r) {
+            MMK_LAUNCH(context, (mix_linear<T, pack(), channels()>), grid_of_places(r.order), place_threads, 0, r);
+        });
     });
 }
 
 void interpolate_linear_grad(const InterpolateGrad& op, Context& context) {
     visit_storage(op.gx.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
-        using C = Compute<T>;
-        constexpr int V = wide_pack<T>;
-        const Line<C> rows = line_of<C>(op.gy, op.gx, 2, op.scale[0], op.align_corners),
-                      columns = line_of<C>(op.gy, op.gx, 3, op.scale[1], op.align_corners);
-        int64_t* const rows_first = context.scratch<int64_t>(rows.inputs + columns.inputs + 2);
-        int64_t* const columns_first = rows_first + rows.inputs + 1;
-        MMK_LAUNCH(context, (fill_firsts<C>), grid_of(ceil_div(rows.inputs + columns.inputs + 2, table_threads)),
-                   table_threads, 0, rows, columns, rows_first, columns_first);
-        const bool channels = has_channels_last(op.gy) && has_channels_last(op.gx);
-        const bool pixels = channels && has_packs_of_channels<T>(op.gy) && has_packs_of_channels<T>(op.gx);
-        const LinearGrad<T> g{rows,
-                              columns,
-                              rows_first,
-                              columns_first,
-                              Order4(op.gx, channels, pixels ? V : 1),
-                              Strides4(op.gy),
-                              Strides4(op.gx),
-                              static_cast<const T*>(op.gy.data),
-                              static_cast<T*>(op.gx.data)};
-        if (pixels) {
-            context.chose("mixed pixels", "channels-last, 16 bytes of channels at a time");
-            MMK_LAUNCH(context, (spread_linear<T, V>), grid_of_places(g.order), place_threads, 0, g);
-        } else {
-            context.chose("mixed elements", "an element per thread");
-            MMK_LAUNCH(context, (spread_linear<T, 1>), grid_of_places(g.order), place_threads, 0, g);
-        }
+        const auto rows = line_of<Compute<T>>(op.gy, op.gx, 2, op.scale[0], op.align_corners),
+                   columns = line_of<Compute<T>>(op.gy, op.gx, 3, op.scale[1], op.align_corners);
+        resample_grad<T>(context, op, rows, columns, names, [&](auto pack, const auto& g) {
+            MMK_LAUNCH(context, (spread_linear<T, pack()>), grid_of_places(g.order), place_threads, 0, g);
+        });
     });
 }
 

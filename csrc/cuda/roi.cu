@@ -22,11 +22,11 @@ template <class T> struct Means {
     T* y;
     Strides4 x_strides, y_strides;
     int64_t channels;
-    bool sensitive, channels_last;
+    bool channels_last;
     int64_t tiles_y, tiles_x, parts, part; // of a region: tiles of bins, parts of `part` channels
 
     MMK_MEMBER int64_t plane(int64_t c, int64_t p, int64_t q) const {
-        return sensitive ? (c * regions.bins_y + p) * regions.bins_x + q : c;
+        return regions.rules.sensitive ? (c * regions.bins_y + p) * regions.bins_x + q : c;
     }
     MMK_MEMBER bool short_bins(int64_t r) const {
         const bool counted = regions.rules.sampling <= 0;
@@ -34,69 +34,93 @@ template <class T> struct Means {
     }
 };
 
+// A block's task: bins of a region from (y, x) on, and its channels from `channel` on.
+struct BinTile {
+    int64_t region, image, y, x, channel;
+    int rows, columns;
+};
+template <class T> MMK_PTX BinTile tile_of(const Means<T>& m, int64_t task) {
+    const int64_t channel = task % m.parts * m.part, tiles = task / m.parts, region = tiles / m.tiles_x / m.tiles_y;
+    const int64_t y = tiles / m.tiles_x % m.tiles_y * tile, x = tiles % m.tiles_x * tile;
+    return {region,
+            m.regions.image(region),
+            y,
+            x,
+            channel,
+            int(smaller(tile, m.regions.bins_y - y)),
+            int(smaller(tile, m.regions.bins_x - x))};
+}
+
+// Which elements a tile's rows of bins take, then its columns, and with what weights.
+template <class C> struct TileTables {
+    int counts[2 * tile], places[2 * tile][most_taps];
+    C weights[2 * tile][most_taps];
+
+    // A thread a line; none of its bins if the region's image is not there.
+    MMK_PTX void fill(const Regions<C>& regions, const BinTile& at) {
+        const int line = int(threadIdx.x), k = line % tile;
+        if (line >= 2 * tile) return;
+        const bool row = line < tile;
+        int n = 0;
+        if (at.image >= 0 && k < (row ? at.rows : at.columns)) {
+            const RegionAxis<C> axis = row ? regions.rows(at.region) : regions.columns(at.region);
+            axis.for_taps((row ? at.y : at.x) + k, [&](int64_t place, C weight) {
+                if (n < most_taps) places[line][n] = int(place), weights[line][n] = weight;
+                ++n;
+            });
+        }
+        counts[line] = n < most_taps ? n : most_taps;
+    }
+    // The mean of a row's and a column's bin: for each row that is taken, its columns are added first.
+    template <class T, int V>
+    MMK_PTX Pack<T, V> mean(const T* map, const Strides4& strides, int row, int column) const {
+        C sum[V];
+#pragma unroll
+        for (int v = 0; v < V; ++v) sum[v] = C(0);
+        for (int j = 0; j < counts[row]; ++j) {
+            const T* const line = map + places[row][j] * strides.h;
+            C part[V];
+#pragma unroll
+            for (int v = 0; v < V; ++v) part[v] = C(0);
+            for (int k = 0; k < counts[column]; ++k) {
+                const auto& taken = pack_at<T, V>(line + places[column][k] * strides.w);
+                const C weight = weights[column][k];
+#pragma unroll
+                for (int v = 0; v < V; ++v) part[v] = fma_scalar(weight, widen(taken.at[v]), part[v]);
+            }
+            if (counts[column] == 0) continue;
+            const C weight = weights[row][j];
+#pragma unroll
+            for (int v = 0; v < V; ++v) sum[v] = fma_scalar(weight, part[v], sum[v]);
+        }
+        Pack<T, V> rounded;
+#pragma unroll
+        for (int v = 0; v < V; ++v) rounded.at[v] = narrow<T>(sum[v]);
+        return rounded;
+    }
+};
+
 // A block makes a tile of bins for some channels of a region; who takes what stands in tables on chip.
 template <class T, int V> __global__ void __launch_bounds__(threads, V == 1 && sizeof(T) < 8 ? 4 : 2)
     mean_of_bins(Means<T> m, int64_t tasks) {
     using C = Compute<T>;
-    SHARED(int, counts, [2 * tile]);
-    SHARED(int, places, [2 * tile][most_taps]);
-    SHARED(C, weights, [2 * tile][most_taps]);
-    const Regions<C>& regions = m.regions;
+    SHARED(TileTables<C>, tables, [1]);
     for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-        int64_t rest = task / m.parts;
-        const int64_t first = task % m.parts * m.part, tile_x = rest % m.tiles_x * tile;
-        rest /= m.tiles_x;
-        const int64_t r = rest / m.tiles_y, tile_y = rest % m.tiles_y * tile;
-        if (!regions.taken(r)) continue;
-        const int64_t image = regions.image(r);
-        if (image >= 0 && !m.short_bins(r)) continue;
-        const int rows = int(smaller(tile, regions.bins_y - tile_y)),
-                  columns = int(smaller(tile, regions.bins_x - tile_x));
+        const BinTile at = tile_of(m, task);
+        if (!m.regions.taken(at.region) || (at.image >= 0 && !m.short_bins(at.region))) continue;
         __syncthreads(); // the tables of the task before have been read
-        if (threadIdx.x < 2 * tile) {
-            const int k = int(threadIdx.x) % tile;
-            const bool row = int(threadIdx.x) < tile;
-            int n = 0;
-            if (image >= 0 && k < (row ? rows : columns)) {
-                const RegionAxis<C> axis = row ? regions.rows(r) : regions.columns(r);
-                axis.for_taps((row ? tile_y : tile_x) + k, [&](int64_t at, C weight) {
-                    if (n < most_taps) places[threadIdx.x][n] = int(at), weights[threadIdx.x][n] = weight;
-                    ++n;
-                });
-            }
-            counts[threadIdx.x] = n < most_taps ? n : most_taps;
-        }
+        tables[0].fill(m.regions, at);
         if (!MMK_DEFECT(roi_tables_unfinished)) __syncthreads();
-        const int packs = int(smaller(m.part, m.channels - first) / V) - (MMK_DEFECT(roi_last_channels) ? 1 : 0);
-        const int bins = rows * columns;
+        const int packs = int(smaller(m.part, m.channels - at.channel) / V) - (MMK_DEFECT(roi_last_channels) ? 1 : 0);
+        const int bins = at.rows * at.columns;
         for (int i = threadIdx.x; i < packs * bins; i += threads) {
             const int bin = m.channels_last ? i / packs : i % bins, pack = m.channels_last ? i % packs : i / bins;
-            const int p = bin / columns, q = bin % columns, column = tile + (MMK_DEFECT(roi_row_for_column) ? p : q);
-            const int64_t c = first + pack * V;
-            const T* const map = m.x + m.x_strides.at(image < 0 ? 0 : image, m.plane(c, tile_y + p, tile_x + q), 0, 0);
-            C sum[V];
-#pragma unroll
-            for (int v = 0; v < V; ++v) sum[v] = C(0);
-            for (int j = 0; j < counts[p]; ++j) {
-                const T* const line = map + places[p][j] * m.x_strides.h;
-                C part[V];
-#pragma unroll
-                for (int v = 0; v < V; ++v) part[v] = C(0);
-                for (int k = 0; k < counts[column]; ++k) {
-                    const auto& taken = pack_at<T, V>(line + places[column][k] * m.x_strides.w);
-                    const C weight = weights[column][k];
-#pragma unroll
-                    for (int v = 0; v < V; ++v) part[v] = fma_scalar(weight, widen(taken.at[v]), part[v]);
-                }
-                if (counts[column] == 0) continue;
-                const C weight = weights[p][j];
-#pragma unroll
-                for (int v = 0; v < V; ++v) sum[v] = fma_scalar(weight, part[v], sum[v]);
-            }
-            Pack<T, V> rounded;
-#pragma unroll
-            for (int v = 0; v < V; ++v) rounded.at[v] = narrow<T>(sum[v]);
-            store_pack(m.y + m.y_strides.at(r, c, tile_y + p, tile_x + q), rounded);
+            const int p = bin / at.columns, q = bin % at.columns;
+            const int column = tile + (MMK_DEFECT(roi_row_for_column) ? p : q);
+            const int64_t c = at.channel + pack * V, plane = m.plane(c, at.y + p, at.x + q);
+            const T* const map = m.x + m.x_strides.at(at.image < 0 ? 0 : at.image, plane, 0, 0);
+            store_pack(m.y + m.y_strides.at(at.region, c, at.y + p, at.x + q),
+                       tables[0].template mean<T, V>(map, m.x_strides, p, column));
         }
     }
 }
@@ -130,7 +154,7 @@ template <class T> __global__ void __launch_bounds__(threads, 2) mean_of_long_bi
 }
 
 template <class T> void mean_of_regions(Context& context, const RegionRules& rules, const Tensor& x,
-                                        const Tensor& boxes_operand, const Tensor& y, bool sensitive) {
+                                        const Tensor& boxes_operand, const Tensor& y) {
     constexpr int V = wide_pack<T>;
     const Dense<Compute<T>> boxes(context, boxes_operand);
     Means<T> m{regions_of<T>(rules, boxes, x, y),
@@ -139,14 +163,13 @@ template <class T> void mean_of_regions(Context& context, const RegionRules& rul
                Strides4(x),
                Strides4(y),
                y.extent[1],
-               sensitive,
                has_channels_last(y),
                0,
                0,
                0,
                0};
     const bool packed =
-        !sensitive && has_channels_last(x) && has_packs_of_channels<T>(x) && has_packs_of_channels<T>(y);
+        !rules.sensitive && has_channels_last(x) && has_packs_of_channels<T>(x) && has_packs_of_channels<T>(y);
     m.channels_last = m.channels_last || packed;
     m.tiles_y = ceil_div(y.extent[2], tile), m.tiles_x = ceil_div(y.extent[3], tile);
     const int64_t bins = smaller(tile, y.extent[2]) * smaller(tile, y.extent[3]);
@@ -165,27 +188,18 @@ template <class T> void mean_of_regions(Context& context, const RegionRules& rul
     MMK_LAUNCH(context, (mean_of_long_bins<T>), grid_of(far_tasks), threads, 0, m, far_tasks);
 }
 
+template <class Op> void mean_of_map(const Op& op, Context& context, const RegionRules& rules) {
+    visit_storage(op.y.dtype, [&](auto type) {
+        mean_of_regions<typename decltype(type)::type>(context, rules, op.x, op.boxes, op.y);
+    });
+}
+
 } // namespace
 
-void roi_align(const RoiAlign& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
-        mean_of_regions<T>(context, sampling_rules(op.spatial_scale, op.sampling_ratio, op.aligned != 0), op.x,
-                           op.boxes, op.y, false);
-    });
-}
-void ps_roi_align(const PsRoiAlign& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
-        mean_of_regions<T>(context, sampling_rules(op.spatial_scale, op.sampling_ratio, true), op.x, op.boxes, op.y,
-                           true);
-    });
-}
+void roi_align(const RoiAlign& op, Context& context) { mean_of_map(op, context, sampling_rules(op)); }
+void ps_roi_align(const PsRoiAlign& op, Context& context) { mean_of_map(op, context, sensitive_sampling_rules(op)); }
 void ps_roi_pool(const PsRoiPool& op, Context& context) {
-    visit_storage(op.y.dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
-        mean_of_regions<T>(context, window_rules(op.spatial_scale, true), op.x, op.boxes, op.y, true);
-    });
+    mean_of_map(op, context, window_rules(op.spatial_scale, true));
 }
 // Every level writes the regions that are its own.
 void multi_scale_roi_align(const MultiScaleRoiAlign& op, Context& context) {
@@ -193,7 +207,7 @@ void multi_scale_roi_align(const MultiScaleRoiAlign& op, Context& context) {
     visit_storage(op.y.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
         for (int64_t k = 0; k < op.levels; ++k)
-            mean_of_regions<T>(context, level_rules(op, k), *maps[k], op.boxes, op.y, false);
+            mean_of_regions<T>(context, level_rules(op, k), *maps[k], op.boxes, op.y);
     });
 }
 

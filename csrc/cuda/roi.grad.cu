@@ -20,7 +20,6 @@ template <class T> struct Shares {
     T* gx;
     Strides4 gy_strides, gx_strides;
     int64_t planes;     // of gx
-    bool sensitive;     // plane (c * bins_y + p) * bins_x + q holds bin (p, q) alone
     const int* images;  // [regions]; -1: of none, or of another level
     const Reach* bins;  // [regions][bins_y + bins_x]
     const Reach* whole; // [regions][2]: rows, columns
@@ -109,6 +108,57 @@ template <class T> __device__ inline void weigh_lines(const Shares<T>& s, int64_
     }
 }
 
+// A block's task: a square of an image's elements, and the planes [first, first + planes).
+struct Square {
+    int64_t first;
+    int image, top, left, planes;
+};
+template <class T> MMK_PTX Square square_of(const Shares<T>& s, int64_t task) {
+    const int64_t first = task % s.parts * each, squares = task / s.parts, rows = squares / s.tiles_x;
+    return {first, int(rows / s.tiles_y), int(rows % s.tiles_y) * side, int(squares % s.tiles_x) * side,
+            int(smaller(each, s.planes - first))};
+}
+
+// What an element gathers from a region's gy, whose bins give it those weights along its row and its column. Of
+// position-sensitive maps every plane is one bin's.
+template <class T> MMK_PTX void gather_own_bins(Compute<T> (&sum)[each], const Shares<T>& s, const Square& at,
+                                                const T* gy, const Compute<T>* row, const Compute<T>* column) {
+    using C = Compute<T>;
+    const Regions<C>& regions = s.regions;
+#pragma unroll
+    for (int v = 0; v < each; ++v) {
+        const int64_t plane = at.first + v, c = plane / (regions.bins_y * regions.bins_x);
+        if (v >= at.planes) continue;
+        const int p = int(plane / regions.bins_x % regions.bins_y), q = int(plane % regions.bins_x);
+        if (row[p] == C(0) || column[q] == C(0)) continue;
+        const C part = fma_scalar(column[q], widen(gy[s.gy_strides.at(0, c, p, q)]), C(0));
+        sum[v] = fma_scalar(row[p], part, sum[v]);
+    }
+}
+template <class T> MMK_PTX void gather_bins(Compute<T> (&sum)[each], const Shares<T>& s, const Square& at, const T* gy,
+                                            const Compute<T>* row, const Compute<T>* column, const Reach& rows,
+                                            const Reach& columns) {
+    using C = Compute<T>;
+    if (columns.high < 0) return;
+    for (int p = rows.low; p <= rows.high; ++p) {
+        const C of_row = row[p];
+        if (of_row == C(0)) continue;
+        C part[each];
+#pragma unroll
+        for (int v = 0; v < each; ++v) part[v] = C(0);
+        for (int q = columns.low; q <= columns.high; ++q) {
+            const C weight = column[q];
+            if (weight == C(0)) continue;
+            const T* bin = gy + s.gy_strides.at(0, at.first, p, q);
+#pragma unroll
+            for (int v = 0; v < each; ++v, bin += s.gy_strides.c)
+                if (v < at.planes) part[v] = fma_scalar(weight, widen(*bin), part[v]);
+        }
+#pragma unroll
+        for (int v = 0; v < each; ++v) sum[v] = fma_scalar(of_row, part[v], sum[v]);
+    }
+}
+
 template <class T, bool sensitive> __global__ void __launch_bounds__(threads, sizeof(T) == 8 ? 2 : 3)
     gather_shares(Shares<T> s, int64_t tasks) {
     using C = Compute<T>;
@@ -116,67 +166,35 @@ template <class T, bool sensitive> __global__ void __launch_bounds__(threads, si
     SHARED(int, votes, [threads / 32]);
     SHARED(Reach, takers, [threads]);
     DYN_SHARED(C, weights);
-    const Regions<C>& regions = s.regions;
     const int y = int(threadIdx.x) / side, x = int(threadIdx.x) % side;
     for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-        int64_t rest = task / s.parts;
-        const int64_t first = task % s.parts * each;
-        const int left = int(rest % s.tiles_x) * side;
-        rest /= s.tiles_x;
-        const int image = int(rest / s.tiles_y), top = int(rest % s.tiles_y) * side;
-        const int here = int(smaller(each, s.planes - first));
+        const Square at = square_of(s, task);
         C sum[each];
 #pragma unroll
         for (int v = 0; v < each; ++v) sum[v] = C(0);
-        for (int64_t base = 0; base < regions.count; base += threads) {
-            const int listed = list_regions(s, base, image, top, left, list, votes);
+        for (int64_t base = 0; base < s.regions.count; base += threads) {
+            const int listed = list_regions(s, base, at.image, at.top, at.left, list, votes);
             for (int done = 0; done < listed; done += s.group) {
                 const int count = listed - done < s.group ? listed - done : s.group;
-                weigh_lines(s, base, top, left, list + done, count, weights, takers);
+                weigh_lines(s, base, at.top, at.left, list + done, count, weights, takers);
                 if (!MMK_DEFECT(roi_weights_unfinished)) __syncthreads();
                 for (int g = 0; g < count; ++g) {
                     const int row = g * lines + y, column = g * lines + side + x;
                     const T* const gy = s.gy + (base + list[done + g]) * s.gy_strides.n;
-                    if constexpr (sensitive) {
-#pragma unroll
-                        for (int v = 0; v < each; ++v) {
-                            const int64_t plane = first + v, c = plane / (regions.bins_y * regions.bins_x);
-                            if (v >= here) continue;
-                            const int p = int(plane / regions.bins_x % regions.bins_y), q = int(plane % regions.bins_x);
-                            const C of_row = weights[row * s.stride + p], of_column = weights[column * s.stride + q];
-                            if (of_row == C(0) || of_column == C(0)) continue;
-                            const C part = fma_scalar(of_column, widen(gy[s.gy_strides.at(0, c, p, q)]), C(0));
-                            sum[v] = fma_scalar(of_row, part, sum[v]);
-                        }
-                    } else {
-                        const Reach rows = takers[row], columns = takers[column];
-                        if (columns.high < 0) continue;
-                        for (int p = rows.low; p <= rows.high; ++p) {
-                            const C of_row = weights[row * s.stride + p];
-                            if (of_row == C(0)) continue;
-                            C part[each];
-#pragma unroll
-                            for (int v = 0; v < each; ++v) part[v] = C(0);
-                            for (int q = columns.low; q <= columns.high; ++q) {
-                                const C weight = weights[column * s.stride + q];
-                                if (weight == C(0)) continue;
-                                const T* bin = gy + s.gy_strides.at(0, first, p, q);
-#pragma unroll
-                                for (int v = 0; v < each; ++v, bin += s.gy_strides.c)
-                                    if (v < here) part[v] = fma_scalar(weight, widen(*bin), part[v]);
-                            }
-#pragma unroll
-                            for (int v = 0; v < each; ++v) sum[v] = fma_scalar(of_row, part[v], sum[v]);
-                        }
-                    }
+                    const C *const of_row = weights + row * s.stride, *const of_column = weights + column * s.stride;
+                    if constexpr (sensitive)
+                        gather_own_bins(sum, s, at, gy, of_row, of_column);
+                    else
+                        gather_bins(sum, s, at, gy, of_row, of_column, takers[row], takers[column]);
                 }
                 __syncthreads();
             }
         }
-        if (int64_t(top) + y >= regions.height || int64_t(left) + x >= regions.width) continue;
+        if (at.top + y >= s.regions.height || at.left + x >= s.regions.width) continue;
 #pragma unroll
         for (int v = 0; v < each; ++v)
-            if (v < here) s.gx[s.gx_strides.at(image, first + v, top + y, left + x)] = narrow<T>(sum[v]);
+            if (v < at.planes)
+                s.gx[s.gx_strides.at(at.image, at.first + v, at.top + y, at.left + x)] = narrow<T>(sum[v]);
     }
 }
 
@@ -186,8 +204,9 @@ template <class T> __global__ void __launch_bounds__(threads) gather_many_bins(S
     const Regions<C>& regions = s.regions;
     for_places(order, [&](const Place4& at) {
         C sum = C(0);
-        const int64_t bins = regions.bins_y * regions.bins_x, c = s.sensitive ? at.c / bins : at.c;
-        const int64_t only_p = s.sensitive ? at.c % bins / regions.bins_x : -1, only_q = at.c % regions.bins_x;
+        const int64_t bins = regions.bins_y * regions.bins_x, c = regions.rules.sensitive ? at.c / bins : at.c;
+        const int64_t only_p = regions.rules.sensitive ? at.c % bins / regions.bins_x : -1,
+                      only_q = at.c % regions.bins_x;
         for (int64_t r = 0; r < regions.count; ++r) {
             const Reach all[2] = {s.whole[2 * r], s.whole[2 * r + 1]};
             if (s.images[r] != at.n || at.h < all[0].low || at.h > all[0].high || at.w < all[1].low ||
@@ -196,13 +215,13 @@ template <class T> __global__ void __launch_bounds__(threads) gather_many_bins(S
             const RegionAxis<C> rows = regions.rows(r), columns = regions.columns(r);
             const Reach* const reach = s.bins + r * (regions.bins_y + regions.bins_x);
             for (int64_t p = 0; p < regions.bins_y; ++p) {
-                if ((s.sensitive && p != only_p) || at.h < reach[p].low || at.h > reach[p].high) continue;
+                if ((regions.rules.sensitive && p != only_p) || at.h < reach[p].low || at.h > reach[p].high) continue;
                 const C of_row = weight_at(rows, p, at.h);
                 C part = C(0);
                 bool any = false;
                 for (int64_t q = 0; q < regions.bins_x && of_row != C(0); ++q) {
                     const Reach bin = reach[regions.bins_y + q];
-                    if ((s.sensitive && q != only_q) || at.w < bin.low || at.w > bin.high) continue;
+                    if ((regions.rules.sensitive && q != only_q) || at.w < bin.low || at.w > bin.high) continue;
                     const C weight = weight_at(columns, q, at.w);
                     if (weight == C(0)) continue;
                     part = fma_scalar(weight, widen(s.gy[s.gy_strides.at(r, c, p, q)]), part);
@@ -216,7 +235,7 @@ template <class T> __global__ void __launch_bounds__(threads) gather_many_bins(S
 }
 
 template <class T> void gather_of_regions(Context& context, const RegionRules& rules, const Tensor& gy,
-                                          const Tensor& boxes_operand, const Tensor& gx, bool sensitive) {
+                                          const Tensor& boxes_operand, const Tensor& gx) {
     using C = Compute<T>;
     if (gx.size() == 0) return; // one of several levels
     const Dense<C> boxes(context, boxes_operand);
@@ -233,7 +252,6 @@ template <class T> void gather_of_regions(Context& context, const RegionRules& r
                 Strides4(gy),
                 Strides4(gx),
                 gx.extent[1],
-                sensitive,
                 images,
                 bins,
                 whole,
@@ -256,33 +274,26 @@ template <class T> void gather_of_regions(Context& context, const RegionRules& r
     s.group = int(smaller(larger(table_size / (lines * s.stride), 1), threads / lines));
     const int64_t tasks = regions.images * s.tiles_y * s.tiles_x * s.parts,
                   bytes = s.group * lines * s.stride * int64_t(sizeof(C));
-    if (sensitive)
+    if (rules.sensitive)
         MMK_LAUNCH(context, (gather_shares<T, true>), grid_of(tasks), threads, size_t(bytes), s, tasks);
     else
         MMK_LAUNCH(context, (gather_shares<T, false>), grid_of(tasks), threads, size_t(bytes), s, tasks);
 }
 
+template <class Op> void gather_to_map(const Op& op, Context& context, const RegionRules& rules) {
+    visit_storage(op.gx.dtype, [&](auto type) {
+        gather_of_regions<typename decltype(type)::type>(context, rules, op.gy, op.boxes, op.gx);
+    });
+}
+
 } // namespace
 
-void roi_align_grad(const RoiAlignGrad& op, Context& context) {
-    visit_storage(op.gx.dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
-        gather_of_regions<T>(context, sampling_rules(op.spatial_scale, op.sampling_ratio, op.aligned != 0), op.gy,
-                             op.boxes, op.gx, false);
-    });
-}
+void roi_align_grad(const RoiAlignGrad& op, Context& context) { gather_to_map(op, context, sampling_rules(op)); }
 void ps_roi_align_grad(const PsRoiAlignGrad& op, Context& context) {
-    visit_storage(op.gx.dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
-        gather_of_regions<T>(context, sampling_rules(op.spatial_scale, op.sampling_ratio, true), op.gy, op.boxes, op.gx,
-                             true);
-    });
+    gather_to_map(op, context, sensitive_sampling_rules(op));
 }
 void ps_roi_pool_grad(const PsRoiPoolGrad& op, Context& context) {
-    visit_storage(op.gx.dtype, [&](auto type) {
-        using T = typename decltype(type)::type;
-        gather_of_regions<T>(context, window_rules(op.spatial_scale, true), op.gy, op.boxes, op.gx, true);
-    });
+    gather_to_map(op, context, window_rules(op.spatial_scale, true));
 }
 // Every level gathers from the regions that are its own.
 void multi_scale_roi_align_grad(const MultiScaleRoiAlignGrad& op, Context& context) {
@@ -290,7 +301,7 @@ void multi_scale_roi_align_grad(const MultiScaleRoiAlignGrad& op, Context& conte
     visit_storage(op.gy.dtype, [&](auto type) {
         using T = typename decltype(type)::type;
         for (int64_t k = 0; k < op.levels; ++k)
-            gather_of_regions<T>(context, level_rules(op, k), op.gy, op.boxes, *maps[k], false);
+            gather_of_regions<T>(context, level_rules(op, k), op.gy, op.boxes, *maps[k]);
     });
 }
 

@@ -8,33 +8,13 @@ from typing import Any, Literal
 from ..contract import Arg, Bound, Case, Contract, Out, Require
 from ..errors import ContractError, ContractTypeError
 from ..operator import Operator
+from . import roi_terms as terms
 from .roi_boxes import regions
 from .roi_chosen import _roi_align_max
-from .roi_terms import (
-    ALIGN,
-    ALIGNED,
-    BACKWARD,
-    FORWARD,
-    HEIGHT,
-    IMAGES,
-    RATIO,
-    RATIO_BOUNDED,
-    SAMPLES,
-    SCALE,
-    SCALE_POSITIVE,
-    SIZE,
-    TAPS,
-    WIDTH,
-    AlignCase,
-    backward_case,
-    forward_case,
-    plain_sizes,
-    region_boxes,
-)
 
 __all__ = ["ps_roi_align", "ps_roi_pool", "roi_align"]
 
-_ALIGN_CASES: tuple[AlignCase, ...] = (
+_ALIGN_CASES: tuple[terms.AlignCase, ...] = (
     ("7x7 of two samples", {"N": 2, "C": 19, "R": 5}, (13, 17), (7, 7),
      {"spatial_scale": 0.5, "sampling_ratio": 2, "aligned": True}),
     ("counted samples", {"N": 1, "C": 3, "R": 7}, (20, 9), (2, 3), {"spatial_scale": 0.25}),
@@ -45,33 +25,33 @@ _ALIGN_CASES: tuple[AlignCase, ...] = (
     ("no images", {"N": 0, "C": 3, "R": 0}, (4, 4), (2, 2), {}),
     ("no plane", {"N": 1, "C": 2, "R": 3}, (0, 5), (2, 1), {"aligned": True}),
 )  # fmt: skip
-_FPN: AlignCase = (
+_FPN: terms.AlignCase = (
     "FPN", {"N": 1, "C": 256, "R": 1000}, (100, 136), (7, 7),
     {"spatial_scale": 0.125, "sampling_ratio": 2, "aligned": True},
 )  # fmt: skip
 ROI_ALIGN = Contract(
     "roi_align", "The mean of the samples of each bin of each region.",
-    inputs=(Arg("x", "N C H W"), region_boxes("N", "H", "W")),
-    attributes=(SIZE, SCALE, RATIO, ALIGNED),
+    inputs=(Arg("x", "N C H W"), terms.region_boxes("N", "H", "W")),
+    attributes=(terms.SIZE, terms.SCALE, terms.RATIO, terms.ALIGNED),
     lets={"P": "output_size[0]", "Q": "output_size[1]"},
-    requires=(*FORWARD, SCALE_POSITIVE, RATIO_BOUNDED),
+    requires=(*terms.FORWARD, terms.SCALE_POSITIVE, terms.RATIO_BOUNDED),
     outputs=(Out("y", "R C P Q"),),
-    free=("C", "R"), layout="x", flops=f"R * C * P * Q * 8 * {SAMPLES}",
-    bound=Bound("region_means", depth=TAPS.format("H", "W")),
-    vjp={"x": f"roi_align_grad(gy, boxes, images=N, height=H, width=W, {ALIGN})", "boxes": "None"},
-    cases=(*map(forward_case, _ALIGN_CASES), forward_case(_FPN, bench=True)),
+    free=("C", "R"), layout="x", flops=f"R * C * P * Q * 8 * {terms.SAMPLES}",
+    bound=Bound("region_means", depth=terms.TAPS.format("H", "W")),
+    vjp={"x": f"roi_align_grad(gy, boxes, images=N, height=H, width=W, {terms.ALIGN})", "boxes": "None"},
+    cases=(*map(terms.forward_case, _ALIGN_CASES), terms.forward_case(_FPN, bench=True)),
     source="He et al., arXiv 1703.06870, 3; rules as in torchvision.ops.roi_align",
 )  # fmt: skip
 ROI_ALIGN_GRAD = Contract(
     "roi_align_grad", "The gradients of bins, dealt out to the elements that their samples lie between.",
-    inputs=(Arg("gy", "R C P Q"), region_boxes("images", "height", "width")),
-    attributes=(IMAGES, HEIGHT, WIDTH, SCALE, RATIO, ALIGNED),
-    requires=(*BACKWARD, SCALE_POSITIVE, RATIO_BOUNDED),
+    inputs=(Arg("gy", "R C P Q"), terms.region_boxes("images", "height", "width")),
+    attributes=(terms.IMAGES, terms.HEIGHT, terms.WIDTH, terms.SCALE, terms.RATIO, terms.ALIGNED),
+    requires=(*terms.BACKWARD, terms.SCALE_POSITIVE, terms.RATIO_BOUNDED),
     outputs=(Out("gx", "images C height width"),),
-    free=("C",), layout="gy", flops=f"R * C * P * Q * 8 * {SAMPLES}",
-    bound=Bound("region_shares", depth=f"R * P * (Q + 1) + {TAPS.format('height', 'width')}"),
-    vjp={"gy": f"roi_align(ggx, boxes, output_size=(P, Q), {ALIGN})", "boxes": "None"},
-    cases=(*map(backward_case, _ALIGN_CASES), backward_case(_FPN, bench=True)),
+    free=("C",), layout="gy", flops=f"R * C * P * Q * 8 * {terms.SAMPLES}",
+    bound=Bound("region_shares", depth=f"R * P * (Q + 1) + {terms.TAPS.format('height', 'width')}"),
+    vjp={"gy": f"roi_align(ggx, boxes, output_size=(P, Q), {terms.ALIGN})", "boxes": "None"},
+    cases=(*map(terms.backward_case, _ALIGN_CASES), terms.backward_case(_FPN, bench=True)),
 )  # fmt: skip
 
 
@@ -82,14 +62,14 @@ _SENSITIVE = Require(
     "x.shape[1] is {C}; expected a multiple of output_size[0] * output_size[1], of {output_size}",
     {"output_size": (2, 13)},
 )
-_SENSITIVE_CASES: tuple[AlignCase, ...] = (
+_SENSITIVE_CASES: tuple[terms.AlignCase, ...] = (
     ("3x2 of two samples", {"N": 2, "C": 18, "R": 5}, (13, 17), (3, 2), {"spatial_scale": 0.5, "sampling_ratio": 2}),
     ("counted samples", {"N": 1, "C": 3, "R": 7}, (20, 9), (2, 3), {"spatial_scale": 0.25}),
     ("one bin", {"N": 3, "C": 5, "R": 4}, (12, 31), (1, 1), {}),
     ("no boxes", {"N": 2, "C": 3, "R": 0}, (4, 4), (2, 2), {}),
     ("no plane", {"N": 1, "C": 2, "R": 3}, (0, 5), (2, 1), {}),
 )  # fmt: skip
-_RFCN: AlignCase = ("R-FCN", {"N": 1, "C": 21, "R": 300}, (38, 63), (7, 7), {"spatial_scale": 0.0625})
+_RFCN: terms.AlignCase = ("R-FCN", {"N": 1, "C": 21, "R": 300}, (38, 63), (7, 7), {"spatial_scale": 0.0625})
 
 
 def _sensitive_cases(backward: bool, sampled: bool) -> tuple[Case, ...]:
@@ -98,9 +78,9 @@ def _sensitive_cases(backward: bool, sampled: bool) -> tuple[Case, ...]:
         kept = {k: v for k, v in attributes.items() if sampled or k != "sampling_ratio"}
         bench = name == _RFCN[0]
         if backward:
-            cases.append(backward_case((name, extents, plane, (p, q), kept), bench))
+            cases.append(terms.backward_case((name, extents, plane, (p, q), kept), bench))
         else:
-            cases.append(forward_case((name, {**extents, "C": extents["C"] * p * q}, plane, (p, q), kept), bench))
+            cases.append(terms.forward_case((name, {**extents, "C": extents["C"] * p * q}, plane, (p, q), kept), bench))
     return tuple(cases)
 
 
@@ -109,15 +89,15 @@ def _sensitive(
 ) -> tuple[Contract, Contract]:
     """A position-sensitive operator and its gradient."""
     kept = "spatial_scale=spatial_scale" + (", sampling_ratio=sampling_ratio" if sampled else "")
-    ratio, bounded = ((RATIO,), (RATIO_BOUNDED,)) if sampled else ((), ())
-    samples = f" * 8 * {SAMPLES}" if sampled else " * 4"
+    ratio, bounded = ((terms.RATIO,), (terms.RATIO_BOUNDED,)) if sampled else ((), ())
+    samples = f" * 8 * {terms.SAMPLES}" if sampled else " * 4"
     return (
         Contract(
             name, summary,
-            inputs=(Arg("x", "N C H W"), region_boxes("N", "H", "W")),
-            attributes=(SIZE, SCALE, *ratio),
+            inputs=(Arg("x", "N C H W"), terms.region_boxes("N", "H", "W")),
+            attributes=(terms.SIZE, terms.SCALE, *ratio),
             lets={"P": "output_size[0]", "Q": "output_size[1]"},
-            requires=(*FORWARD, _SENSITIVE, SCALE_POSITIVE, *bounded),
+            requires=(*terms.FORWARD, _SENSITIVE, terms.SCALE_POSITIVE, *bounded),
             outputs=(Out("y", "R C//(P*Q) P Q"),),
             free=("R",), flops="R * C" + samples, bound=Bound("region_means", depth=depths[0]),
             vjp={"x": f"{gradient}(gy, boxes, images=N, height=H, width=W, {kept})", "boxes": "None"},
@@ -125,9 +105,9 @@ def _sensitive(
         ),
         Contract(
             gradient, "The gradients of bins, dealt out to the elements of their own planes.",
-            inputs=(Arg("gy", "R C P Q"), region_boxes("images", "height", "width")),
-            attributes=(IMAGES, HEIGHT, WIDTH, SCALE, *ratio),
-            requires=(*BACKWARD, SCALE_POSITIVE, *bounded),
+            inputs=(Arg("gy", "R C P Q"), terms.region_boxes("images", "height", "width")),
+            attributes=(terms.IMAGES, terms.HEIGHT, terms.WIDTH, terms.SCALE, *ratio),
+            requires=(*terms.BACKWARD, terms.SCALE_POSITIVE, *bounded),
             outputs=(Out("gx", "images C*P*Q height width"),),
             flops="R * C * P * Q" + samples, bound=Bound("region_shares", depth=depths[1]),
             vjp={"gy": f"{name}(ggx, boxes, output_size=(P, Q), {kept})", "boxes": "None"},
@@ -139,7 +119,7 @@ def _sensitive(
 PS_ROI_ALIGN, PS_ROI_ALIGN_GRAD = _sensitive(
     "ps_roi_align", "ps_roi_align_grad", "The mean of each bin's samples of a plane of its own.", True,
     "Dai et al., arXiv 1605.06409; Li et al., arXiv 1711.07264; rules as in torchvision.ops.ps_roi_align",
-    (TAPS.format("H", "W"), f"R + {TAPS.format('height', 'width')}"),
+    (terms.TAPS.format("H", "W"), f"R + {terms.TAPS.format('height', 'width')}"),
 )  # fmt: skip
 PS_ROI_POOL, PS_ROI_POOL_GRAD = _sensitive(
     "ps_roi_pool", "ps_roi_pool_grad", "The mean of each bin's elements of a plane of its own.", False,
@@ -147,7 +127,7 @@ PS_ROI_POOL, PS_ROI_POOL_GRAD = _sensitive(
 )  # fmt: skip
 
 _roi_align, _ps_roi_align, _ps_roi_pool = (
-    Operator(contract, plain_sizes) for contract in (ROI_ALIGN, PS_ROI_ALIGN, PS_ROI_POOL)
+    Operator(contract, terms.plain_sizes) for contract in (ROI_ALIGN, PS_ROI_ALIGN, PS_ROI_POOL)
 )
 for _contract in (ROI_ALIGN_GRAD, PS_ROI_ALIGN_GRAD, PS_ROI_POOL_GRAD):
     Operator(_contract)

@@ -7,27 +7,8 @@ from typing import Any
 
 from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
 from ..operator import Operator
+from . import roi_terms as terms
 from .roi_boxes import regions
-from .roi_terms import (
-    ALIGN,
-    ALIGNED,
-    BACKWARD,
-    FORWARD,
-    HEIGHT,
-    IMAGES,
-    RATIO,
-    RATIO_BOUNDED,
-    SAMPLES,
-    SCALE,
-    SCALE_POSITIVE,
-    SIZE,
-    WIDTH,
-    AlignCase,
-    backward_case,
-    forward_case,
-    plain_sizes,
-    region_boxes,
-)
 
 __all__ = ["roi_pool"]
 
@@ -35,7 +16,7 @@ _RETURN_INDICES = Attr("return_indices", "bool", False)
 _PLANE_BOUNDED = Require(
     "H * W < 2147483648", "x is {H} x {W}; expected less than 2147483648 elements", {"H": 65536, "W": 32768, "C": 0}
 )
-_POOL_CASES: tuple[AlignCase, ...] = (
+_POOL_CASES: tuple[terms.AlignCase, ...] = (
     ("3x3", {"N": 2, "C": 19, "R": 5}, (13, 17), (3, 3), {"spatial_scale": 0.5}),
     ("7x7, indices", {"N": 1, "C": 3, "R": 7}, (20, 9), (7, 7), {"spatial_scale": 0.25, "return_indices": True}),
     ("one bin", {"N": 3, "C": 33, "R": 4}, (12, 31), (1, 1), {"return_indices": True}),
@@ -43,14 +24,14 @@ _POOL_CASES: tuple[AlignCase, ...] = (
     ("no boxes", {"N": 2, "C": 3, "R": 0}, (4, 4), (2, 2), {}),
     ("no plane", {"N": 1, "C": 2, "R": 3}, (0, 5), (2, 1), {"return_indices": True}),
 )  # fmt: skip
-_VGG: AlignCase = ("VGG-16", {"N": 1, "C": 512, "R": 300}, (38, 50), (7, 7), {"spatial_scale": 0.0625})
+_VGG: terms.AlignCase = ("VGG-16", {"N": 1, "C": 512, "R": 300}, (38, 50), (7, 7), {"spatial_scale": 0.0625})
 _POOL = "output_size=output_size, spatial_scale=spatial_scale"
 ROI_POOL = Contract(
     "roi_pool", "The first maximum, or the first NaN, of each bin of each region; on request, where it was.",
-    inputs=(Arg("x", "N C H W"), region_boxes("N", "H", "W")),
-    attributes=(SIZE, SCALE, _RETURN_INDICES),
+    inputs=(Arg("x", "N C H W"), terms.region_boxes("N", "H", "W")),
+    attributes=(terms.SIZE, terms.SCALE, _RETURN_INDICES),
     lets={"P": "output_size[0]", "Q": "output_size[1]"},
-    requires=(FORWARD[0], _PLANE_BOUNDED, SCALE_POSITIVE),
+    requires=(terms.FORWARD[0], _PLANE_BOUNDED, terms.SCALE_POSITIVE),
     outputs=(
         Out("y", "R C P Q"),
         Out("indices", "R C P Q", "int64", when="return_indices", doc="h * W + w inside the plane; -1: no element"),
@@ -59,13 +40,13 @@ ROI_POOL = Contract(
     vjp={"x": "roi_pool_grad(gy, boxes, indices, images=N, height=H, width=W)", "boxes": "None"},
     composition=f"roi_pool(x, boxes, {_POOL}, return_indices=True)[0]", composed_when="not return_indices",
     cases=(
-        *map(forward_case, _POOL_CASES), forward_case(_VGG, bench=True),
-        forward_case(("VGG-16, indices", *_VGG[1:4], {**_VGG[4], "return_indices": True}), bench=True),
+        *map(terms.forward_case, _POOL_CASES), terms.forward_case(_VGG, bench=True),
+        terms.forward_case(("VGG-16, indices", *_VGG[1:4], {**_VGG[4], "return_indices": True}), bench=True),
     ),
     source="Girshick, arXiv 1504.08083, 2.1; rules as in torchvision.ops.roi_pool",
 )  # fmt: skip
 
-_CHOSEN_CASES: tuple[AlignCase, ...] = (
+_CHOSEN_CASES: tuple[terms.AlignCase, ...] = (
     ("odd", {"N": 2, "C": 3, "R": 5}, (9, 14), (3, 2), {}),
     ("many bins for few elements", {"N": 1, "C": 2, "R": 9}, (2, 3), (5, 7), {}),
     ("no boxes", {"N": 2, "C": 3, "R": 0}, (3, 3), (2, 2), {}),
@@ -74,18 +55,18 @@ _CHOSEN_CASES: tuple[AlignCase, ...] = (
 _INDICES = Arg("indices", "R C P Q", "int64", values=("-1", "height * width"), doc="as roi_pool returns them")
 ROI_POOL_GRAD = Contract(
     "roi_pool_grad", "Each bin's gradient, added to the element that it chose.",
-    inputs=(Arg("gy", "R C P Q"), region_boxes("images", "height", "width", "1"), _INDICES),
-    attributes=(IMAGES, HEIGHT, WIDTH),
-    requires=BACKWARD,
+    inputs=(Arg("gy", "R C P Q"), terms.region_boxes("images", "height", "width", "1"), _INDICES),
+    attributes=(terms.IMAGES, terms.HEIGHT, terms.WIDTH),
+    requires=terms.BACKWARD,
     outputs=(Out("gx", "images C height width"),),
     free=("C",), layout="gy", flops="R * C * P * Q", bound=Bound("chain", depth="R * P * Q"),
     vjp={"gy": "roi_pool_gather(ggx, boxes, indices)", "boxes": "None", "indices": "None"},
-    cases=(*map(backward_case, _CHOSEN_CASES), backward_case((*_VGG[:4], {}), bench=True)),
+    cases=(*map(terms.backward_case, _CHOSEN_CASES), terms.backward_case((*_VGG[:4], {}), bench=True)),
 )  # fmt: skip
 ROI_POOL_GATHER = Contract(
     "roi_pool_gather", "The elements that the bins chose.",
     inputs=(
-        Arg("ggx", "N C H W"), region_boxes("N", "H", "W", "1"),
+        Arg("ggx", "N C H W"), terms.region_boxes("N", "H", "W", "1"),
         Arg("indices", "R C P Q", "int64", values=("-1", "H * W"), doc="as roi_pool returns them"),
     ),
     outputs=(Out("y", "R C P Q"),),
@@ -99,7 +80,7 @@ ROI_POOL_GATHER = Contract(
 )  # fmt: skip
 
 _CORNERS = Attr("corners", "bool", False, doc="each of a sample's four weighted elements counts for itself")
-_MAX_CASES: tuple[AlignCase, ...] = (
+_MAX_CASES: tuple[terms.AlignCase, ...] = (
     ("two samples", {"N": 2, "C": 19, "R": 5}, (13, 17), (3, 2),
      {"spatial_scale": 0.5, "sampling_ratio": 2, "aligned": True}),
     ("counted samples", {"N": 1, "C": 3, "R": 7}, (20, 9), (2, 3), {"spatial_scale": 0.25}),
@@ -109,21 +90,21 @@ _MAX_CASES: tuple[AlignCase, ...] = (
     ("no plane", {"N": 1, "C": 2, "R": 3}, (0, 5), (2, 1), {}),
 )  # fmt: skip
 _ALL_INDICES = "(sampling_ratio * sampling_ratio if sampling_ratio > 0 else 65536) * (4 if corners else 1)"
-_ALIGN_MAX = f"{ALIGN}, corners=corners"
+_ALIGN_MAX = f"{terms.ALIGN}, corners=corners"
 _SAMPLE_INDICES = Arg("indices", "R C P Q", "int64", values=("-1", _ALL_INDICES), doc="as roi_align_max returns them")
 ROI_ALIGN_MAX = Contract(
     "roi_align_max", "The first maximum, or the first NaN, among the samples of each bin; on request, which it was.",
-    inputs=(Arg("x", "N C H W"), region_boxes("N", "H", "W")),
-    attributes=(SIZE, SCALE, RATIO, ALIGNED, _CORNERS, _RETURN_INDICES),
+    inputs=(Arg("x", "N C H W"), terms.region_boxes("N", "H", "W")),
+    attributes=(terms.SIZE, terms.SCALE, terms.RATIO, terms.ALIGNED, _CORNERS, _RETURN_INDICES),
     lets={"P": "output_size[0]", "Q": "output_size[1]"},
-    requires=(*FORWARD, SCALE_POSITIVE, RATIO_BOUNDED),
+    requires=(*terms.FORWARD, terms.SCALE_POSITIVE, terms.RATIO_BOUNDED),
     outputs=(
         Out("y", "R C P Q"),
         Out("indices", "R C P Q", "int64", when="return_indices",
             doc="of the sample in its bin, row by row from the map's start, with corners 4 times that and its; "
             "-1: none"),
     ),
-    free=("C", "R"), layout="x", flops=f"R * C * P * Q * 8 * {SAMPLES}",
+    free=("C", "R"), layout="x", flops=f"R * C * P * Q * 8 * {terms.SAMPLES}",
     bound=Bound("region_means", depth="16"),
     vjp={
         "x": f"roi_align_max_grad(gy, boxes, indices, images=N, height=H, width=W, {_ALIGN_MAX})", "boxes": "None",
@@ -131,25 +112,25 @@ ROI_ALIGN_MAX = Contract(
     composition=f"roi_align_max(x, boxes, output_size=output_size, {_ALIGN_MAX}, return_indices=True)[0]",
     composed_when="not return_indices",
     cases=tuple(
-        forward_case((*case[:4], {**case[4], "return_indices": i % 2 == 1})) for i, case in enumerate(_MAX_CASES)
+        terms.forward_case((*case[:4], {**case[4], "return_indices": i % 2 == 1})) for i, case in enumerate(_MAX_CASES)
     ),
     source="mmcv.ops.roi_align and OpenVINO's ROIAlign (samples); ONNX RoiAlign (corners)",
 )  # fmt: skip
 ROI_ALIGN_MAX_GRAD = Contract(
     "roi_align_max_grad", "Each bin's gradient, dealt out to the elements around the sample that it chose.",
-    inputs=(Arg("gy", "R C P Q"), region_boxes("images", "height", "width"), _SAMPLE_INDICES),
-    attributes=(IMAGES, HEIGHT, WIDTH, SCALE, RATIO, ALIGNED, _CORNERS),
-    requires=(*BACKWARD, SCALE_POSITIVE, RATIO_BOUNDED),
+    inputs=(Arg("gy", "R C P Q"), terms.region_boxes("images", "height", "width"), _SAMPLE_INDICES),
+    attributes=(terms.IMAGES, terms.HEIGHT, terms.WIDTH, terms.SCALE, terms.RATIO, terms.ALIGNED, _CORNERS),
+    requires=(*terms.BACKWARD, terms.SCALE_POSITIVE, terms.RATIO_BOUNDED),
     outputs=(Out("gx", "images C height width"),),
     free=("C",), layout="gy", flops="R * C * P * Q * 8", bound=Bound("region_shares", depth="4 * R * P * Q + 8"),
     vjp={"gy": f"roi_align_max_gather(ggx, boxes, indices, {_ALIGN_MAX})", "boxes": "None", "indices": "None"},
-    cases=tuple(map(backward_case, _MAX_CASES)),
+    cases=tuple(map(terms.backward_case, _MAX_CASES)),
 )  # fmt: skip
 ROI_ALIGN_MAX_GATHER = Contract(
     "roi_align_max_gather", "The samples that the bins chose, of another map.",
-    inputs=(Arg("ggx", "N C H W"), region_boxes("N", "H", "W"), _SAMPLE_INDICES),
-    attributes=(SCALE, RATIO, ALIGNED, _CORNERS),
-    requires=(FORWARD[1], SCALE_POSITIVE, RATIO_BOUNDED),
+    inputs=(Arg("ggx", "N C H W"), terms.region_boxes("N", "H", "W"), _SAMPLE_INDICES),
+    attributes=(terms.SCALE, terms.RATIO, terms.ALIGNED, _CORNERS),
+    requires=(terms.FORWARD[1], terms.SCALE_POSITIVE, terms.RATIO_BOUNDED),
     outputs=(Out("y", "R C P Q"),),
     free=("C", "R"), layout="ggx", flops="R * C * P * Q * 8", bound=Bound("region_means", depth="16"),
     vjp={
@@ -161,7 +142,7 @@ ROI_ALIGN_MAX_GATHER = Contract(
     ),
 )  # fmt: skip
 
-_roi_align_max, _roi_pool = (Operator(contract, plain_sizes) for contract in (ROI_ALIGN_MAX, ROI_POOL))
+_roi_align_max, _roi_pool = (Operator(contract, terms.plain_sizes) for contract in (ROI_ALIGN_MAX, ROI_POOL))
 for _contract in (ROI_ALIGN_MAX_GRAD, ROI_ALIGN_MAX_GATHER, ROI_POOL_GRAD, ROI_POOL_GATHER):
     Operator(_contract)
 

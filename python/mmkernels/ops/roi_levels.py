@@ -8,18 +8,9 @@ from typing import Any
 from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
 from ..errors import ContractError
 from ..operator import Operator
+from . import roi_terms as terms
 from .roi import _roi_align
 from .roi_boxes import level_sides, pyramid, regions
-from .roi_terms import (
-    ALIGNED,
-    IMAGES,
-    RATIO,
-    RATIO_BOUNDED,
-    SAMPLES,
-    SIZE,
-    plain_sizes,
-    region_boxes,
-)
 
 __all__ = ["multi_scale_roi_align"]
 
@@ -85,13 +76,13 @@ MULTI_SCALE_ROI_ALIGN = Contract(
     inputs=(
         Arg("x0", "N C H0 W0"), Arg("x1", "N C H1 W1"),
         *(Arg(f"x{k}", f"N C H{k} W{k}", optional=True) for k in range(2, _LEVELS)),
-        region_boxes("N", "H0", "W0", "spatial_scales[0]"),
+        terms.region_boxes("N", "H0", "W0", "spatial_scales[0]"),
     ),
-    attributes=(SIZE, _SCALES, _SIDES, RATIO, ALIGNED),
+    attributes=(terms.SIZE, _SCALES, _SIDES, terms.RATIO, terms.ALIGNED),
     lets={"P": "output_size[0]", "Q": "output_size[1]", "levels": "len(spatial_scales)"},
-    requires=(*_LEVELS_REQUIRED, *_SCALES_POSITIVE, RATIO_BOUNDED),
+    requires=(*_LEVELS_REQUIRED, *_SCALES_POSITIVE, terms.RATIO_BOUNDED),
     outputs=(Out("y", "R C P Q"),),
-    free=("C", "R"), layout="x0", flops=f"R * C * P * Q * 8 * {SAMPLES}",
+    free=("C", "R"), layout="x0", flops=f"R * C * P * Q * 8 * {terms.SAMPLES}",
     bound=Bound("region_means", depth=f"({_DEPTH.format('H0 + W0 + H1 + W1')}) + 8"),
     vjp={
         "x0 x1 x2 x3 x4": f"(*multi_scale_roi_align_grad(gy, boxes, images=N, heights=({_GIVEN.format('H')},), "
@@ -103,18 +94,20 @@ MULTI_SCALE_ROI_ALIGN = Contract(
 )  # fmt: skip
 MULTI_SCALE_ROI_ALIGN_GRAD = Contract(
     "multi_scale_roi_align_grad", "The gradients of bins, dealt out to the map of their region's level.",
-    inputs=(Arg("gy", "R C P Q"), region_boxes("images", "heights[0]", "widths[0]", "spatial_scales[0]")),
-    attributes=(IMAGES, Attr("heights", "ints"), Attr("widths", "ints"), _SCALES, _SIDES, RATIO, ALIGNED),
+    inputs=(Arg("gy", "R C P Q"), terms.region_boxes("images", "heights[0]", "widths[0]", "spatial_scales[0]")),
+    attributes=(
+        terms.IMAGES, Attr("heights", "ints"), Attr("widths", "ints"), _SCALES, _SIDES, terms.RATIO, terms.ALIGNED,
+    ),
     lets={"levels": "len(spatial_scales)"},
     requires=(
-        _SHAPES_GIVEN, *_SCALES_POSITIVE, RATIO_BOUNDED,
+        _SHAPES_GIVEN, *_SCALES_POSITIVE, terms.RATIO_BOUNDED,
         Require("min(images, min(heights), min(widths)) >= 0",
                 "images is {images}, heights is {heights}, widths is {widths}; expected at least 0", {"images": -1}),
     ),
     outputs=tuple(
         Out(f"gx{k}", f"images C heights[{k}] widths[{k}]", when=f"levels > {k}") for k in range(_LEVELS)
     ),
-    free=("C",), layout="gy", flops=f"R * C * P * Q * 8 * {SAMPLES}",
+    free=("C",), layout="gy", flops=f"R * C * P * Q * 8 * {terms.SAMPLES}",
     bound=Bound("region_shares", depth=f"R * P * (Q + 1) + ({_DEPTH.format('heights[0] + widths[0]')}) + 8"),
     vjp={
         "gy": f"multi_scale_roi_align(*([{_GIVEN.format('ggx')}] + [None] * 5)[:5], boxes, output_size=(P, Q), "
@@ -124,7 +117,7 @@ MULTI_SCALE_ROI_ALIGN_GRAD = Contract(
     cases=(*map(_levels_backward, _LEVEL_CASES), _levels_backward(_PYRAMID, bench=True)),
 )  # fmt: skip
 
-_multi_scale_roi_align = Operator(MULTI_SCALE_ROI_ALIGN, plain_sizes)
+_multi_scale_roi_align = Operator(MULTI_SCALE_ROI_ALIGN, terms.plain_sizes)
 Operator(MULTI_SCALE_ROI_ALIGN_GRAD)
 
 

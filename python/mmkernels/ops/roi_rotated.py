@@ -7,26 +7,8 @@ from typing import Any
 
 from ..contract import Arg, Attr, Bound, Contract, Out
 from ..operator import Operator
+from . import roi_terms as terms
 from .roi_boxes import regions
-from .roi_terms import (
-    ALIGN,
-    ALIGNED,
-    BACKWARD,
-    FORWARD,
-    HEIGHT,
-    IMAGES,
-    RATIO,
-    RATIO_BOUNDED,
-    SAMPLES,
-    SCALE,
-    SCALE_POSITIVE,
-    SIZE,
-    WIDTH,
-    AlignCase,
-    backward_case,
-    forward_case,
-    plain_sizes,
-)
 
 __all__ = ["roi_align_rotated"]
 
@@ -48,7 +30,7 @@ _TURN = (
     Attr("clockwise", "bool", False, doc="the angle turns the other way"),
     Attr("degrees", "bool", False, doc="the angle is in degrees, not in radians"),
 )
-_ROTATED_CASES: tuple[AlignCase, ...] = (
+_ROTATED_CASES: tuple[terms.AlignCase, ...] = (
     ("two samples", {"N": 2, "C": 19, "R": 5}, (13, 17), (3, 2),
      {"spatial_scale": 0.5, "sampling_ratio": 2, "aligned": True}),
     ("counted samples", {"N": 1, "C": 3, "R": 7}, (20, 9), (2, 3), {"spatial_scale": 0.25, "clockwise": True}),
@@ -56,37 +38,37 @@ _ROTATED_CASES: tuple[AlignCase, ...] = (
     ("no boxes", {"N": 2, "C": 3, "R": 0}, (4, 4), (2, 2), {}),
     ("no plane", {"N": 1, "C": 2, "R": 3}, (0, 5), (2, 1), {"aligned": True}),
 )  # fmt: skip
-_RRPN: AlignCase = (
+_RRPN: terms.AlignCase = (
     "rotated", {"N": 1, "C": 256, "R": 300}, (64, 64), (7, 7),
     {"spatial_scale": 0.125, "sampling_ratio": 2, "aligned": True},
 )  # fmt: skip
-_ROTATED = f"{ALIGN}, clockwise=clockwise, degrees=degrees"
+_ROTATED = f"{terms.ALIGN}, clockwise=clockwise, degrees=degrees"
 ROI_ALIGN_ROTATED = Contract(
     "roi_align_rotated", "The mean of the samples of each bin of each rotated region.",
     inputs=(Arg("x", "N C H W"), _rotated_boxes("N", "H", "W")),
-    attributes=(SIZE, SCALE, RATIO, ALIGNED, *_TURN),
+    attributes=(terms.SIZE, terms.SCALE, terms.RATIO, terms.ALIGNED, *_TURN),
     lets={"P": "output_size[0]", "Q": "output_size[1]"},
-    requires=(*FORWARD, SCALE_POSITIVE, RATIO_BOUNDED),
+    requires=(*terms.FORWARD, terms.SCALE_POSITIVE, terms.RATIO_BOUNDED),
     outputs=(Out("y", "R C P Q"),),
-    free=("C", "R"), layout="x", flops=f"R * C * P * Q * 8 * {SAMPLES}",
-    bound=Bound("rotated_means", depth=f"4 * ({SAMPLES} if sampling_ratio > 0 else H * W) + 8"),
+    free=("C", "R"), layout="x", flops=f"R * C * P * Q * 8 * {terms.SAMPLES}",
+    bound=Bound("rotated_means", depth=f"4 * ({terms.SAMPLES} if sampling_ratio > 0 else H * W) + 8"),
     vjp={"x": f"roi_align_rotated_grad(gy, boxes, images=N, height=H, width=W, {_ROTATED})", "boxes": "None"},
-    cases=(*map(forward_case, _ROTATED_CASES), forward_case(_RRPN, bench=True)),
+    cases=(*map(terms.forward_case, _ROTATED_CASES), terms.forward_case(_RRPN, bench=True)),
     source="Ma et al., arXiv 1703.01086; rules as in mmcv.ops.RoIAlignRotated and detectron2's ROIAlignRotated",
 )  # fmt: skip
 ROI_ALIGN_ROTATED_GRAD = Contract(
     "roi_align_rotated_grad", "The gradients of bins, dealt out to the elements that their samples lie between.",
     inputs=(Arg("gy", "R C P Q"), _rotated_boxes("images", "height", "width")),
-    attributes=(IMAGES, HEIGHT, WIDTH, SCALE, RATIO, ALIGNED, *_TURN),
-    requires=(*BACKWARD, SCALE_POSITIVE, RATIO_BOUNDED),
+    attributes=(terms.IMAGES, terms.HEIGHT, terms.WIDTH, terms.SCALE, terms.RATIO, terms.ALIGNED, *_TURN),
+    requires=(*terms.BACKWARD, terms.SCALE_POSITIVE, terms.RATIO_BOUNDED),
     outputs=(Out("gx", "images C height width"),),
-    free=("C",), layout="gy", flops=f"R * C * P * Q * 8 * {SAMPLES}",
-    bound=Bound("rotated_shares", depth=f"R * P * Q * 4 * {SAMPLES} + 8"),
+    free=("C",), layout="gy", flops=f"R * C * P * Q * 8 * {terms.SAMPLES}",
+    bound=Bound("rotated_shares", depth=f"R * P * Q * 4 * {terms.SAMPLES} + 8"),
     vjp={"gy": f"roi_align_rotated(ggx, boxes, output_size=(P, Q), {_ROTATED})", "boxes": "None"},
-    cases=(*map(backward_case, _ROTATED_CASES), backward_case(_RRPN, bench=True)),
+    cases=(*map(terms.backward_case, _ROTATED_CASES), terms.backward_case(_RRPN, bench=True)),
 )  # fmt: skip
 
-_roi_align_rotated = Operator(ROI_ALIGN_ROTATED, plain_sizes)
+_roi_align_rotated = Operator(ROI_ALIGN_ROTATED, terms.plain_sizes)
 Operator(ROI_ALIGN_ROTATED_GRAD)
 
 
