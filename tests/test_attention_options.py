@@ -210,11 +210,42 @@ def test_gradients_of_a_table_are_sums_of_the_scores() -> None:
     np.testing.assert_allclose(found[0], wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_slopes_have_no_gradient() -> None:
-    q, k, v = operands(1, 1, 1, 3, 4, 4, 4)
-    slopes = autograd.Variable(np.ones(1, np.float32), requires_grad=True)
-    with pytest.raises(NotImplementedError, match="attention: no gradient is defined for slopes"):
-        autograd.grad(mmk.sum(attention(q, k, v, slopes=slopes)), [slopes])
+def test_gradient_of_shared_slopes_is_the_biases() -> None:
+    """Slopes (H) of a batch: their gradient is the scores', times distances, summed over items too."""
+    q, k, v = operands(3, 2, 1, 70, 90, 8, 8)
+    slopes = np.array([0.25, 0.0625], np.float32)
+    variable, gy = autograd.Variable(slopes, requires_grad=True), normal(3, 2, 70, 8)
+    y = attention(q, k, v, slopes=variable, causal="bottom-right")
+    (found,) = autograd.grad(y, [variable], gy)
+    distance = -np.abs(np.arange(90) - np.arange(70)[:, None] - 20).astype(np.float32)
+    bias = autograd.Variable(slopes[:, None, None] * distance + np.zeros((3, 1, 1, 1), np.float32), requires_grad=True)
+    (scores,) = autograd.grad(attention(q, k, v, bias=bias, causal="bottom-right"), [bias], gy)
+    assert found is not None and scores is not None and found.shape == (2,)
+    np.testing.assert_allclose(found.data, (scores.data * distance).sum((0, 2, 3), dtype=np.float64), rtol=1e-4)
+
+
+def test_packed_and_additive_write_where_they_are_told() -> None:
+    q, k, v = normal(20, 2, 8), normal(30, 1, 8), normal(30, 1, 4)
+    starts = np.array([0, 7, 20]), np.array([0, 13, 30])
+    y, lse = attention_packed(q, k, v, *starts, causal=True, return_lse=True)
+    view = np.full((4, 20, 2), np.nan, np.float32).transpose(1, 2, 0)
+    assert attention_packed(q, k, v, *starts, causal=True, out=view) is view
+    np.testing.assert_array_equal(view, y)
+    both = np.empty_like(y), np.empty_like(lse)
+    assert attention_packed(q, k, v, *starts, causal=True, return_lse=True, out=both)[1] is both[1]
+    np.testing.assert_array_equal(both[0], y)
+    np.testing.assert_array_equal(both[1], lse)
+    given = normal(2, 3, 8), normal(2, 5, 8), normal(2, 5, 4), normal(8)
+    wanted = additive_attention(*given, return_lse=True, return_weights=True)
+    for lse_too, weights_too, kept in ((False, False, (0,)), (True, False, (0, 1)), (False, True, (0, 2)),
+                                       (True, True, (0, 1, 2))):  # fmt: skip
+        arrays = tuple(np.empty_like(wanted[i]) for i in kept)
+        out = arrays if len(arrays) > 1 else arrays[0]
+        additive_attention(*given, return_lse=lse_too, return_weights=weights_too, out=out)
+        for i, array in zip(kept, arrays, strict=True):
+            np.testing.assert_array_equal(array, wanted[i])
+        with pytest.raises(mmk.ContractTypeError, match=r"^additive_attention: out= was given a tuple of 4; expected"):
+            additive_attention(*given, return_lse=lse_too, return_weights=weights_too, out=(*wanted, wanted[0]))
 
 
 # ---- lengths --------------------------------------------------------------------------------------------------------

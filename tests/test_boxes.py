@@ -209,3 +209,22 @@ def test_weights_are_four_numbers() -> None:
         for call in (mmk.box_encode, mmk.box_decode):
             with pytest.raises(mmk.ContractTypeError, match=rf"^{call.__name__}: weights is .*; expected four numbers"):
                 call(b, b, weights=bad)
+
+
+def test_tables_and_grids_go_where_they_are_told() -> None:
+    for make in (lambda **o: mmk.grid_cells((2, 3), 8, **o), lambda **o: mmk.anchor_boxes((2, 3), 8, (16, 32), **o)):
+        wanted = make()
+        out = np.full((4, len(wanted)), np.nan, np.float32).T
+        assert make(out=out) is out and (out == wanted).all()
+        with pytest.raises(mmk.ContractError, match=rf"out\.shape is \(1, 4\); expected \({len(wanted)}, 4\)"):
+            make(out=np.empty((1, 4), np.float32))
+        with pytest.raises(mmk.ContractTypeError, match=r"out\.dtype is float64; expected float32"):
+            make(out=np.empty(wanted.shape))
+        with pytest.raises(mmk.ContractTypeError, match="out is a list; expected an array"):
+            make(out=[0.0])
+        with pytest.raises(mmk.ContractError, match="out is read-only"):
+            make(out=np.broadcast_to(np.float32(0), wanted.shape))
+    x = np.random.default_rng(0).random((2, 2, 3, 12)).astype(np.float32)
+    boxes, scores = mmk.yolo_grid_decode(x, 2)
+    out = np.empty_like(boxes), np.empty_like(scores)
+    assert mmk.yolo_grid_decode(x, 2, out=out)[1] is out[1] and (out[0] == boxes).all() and (out[1] == scores).all()

@@ -1,4 +1,4 @@
-// The gradients of what attention adds to its scores by head alone: the table of relative biases, and the sinks.
+// The gradients of what attention adds to its scores by head alone: the table of relative biases, slopes, and the sinks.
 #include "../ops/attention.h"
 
 #include "../core/reduce.h"
@@ -25,6 +25,13 @@ template <class T> struct Diagonals {
             for (; k < count; ++k) to[k] = to[k] + from[k];
         }
     }
+    // Adds the panel whose first query stands at `position`, times the distances that slopes multiply.
+    MMK_MEMBER void add_slopes(int64_t position) {
+        for (int64_t x = 0; x < size; ++x) {
+            const int64_t distance = x - (panel_queries - 1) - position;
+            left[x % key_block] = fma_scalar(T(distance < 0 ? distance : -distance), line[x], left[x % key_block]);
+        }
+    }
     // Adds the panel whose first query stands at `position`.
     MMK_MEMBER void add_panel(int64_t position) {
         for (int64_t x = 0; x < size; ++x) {
@@ -43,6 +50,51 @@ template <class T> struct Diagonals {
     }
 };
 
+// What a table of `width` entries reads, or slopes multiply: [item][segment][head][entry], an entry for slopes.
+template <class T, class Op> const T* sum_segments(Context& context, const Problem<T>& p, const Op& op,
+                                                   int64_t segments, int64_t width, bool of_slopes) {
+    const int64_t size = p.keys + panel_queries, room_size = Room<T>::size(p);
+    const int64_t tasks = p.batch * p.heads * segments, workers = context.threads < tasks ? context.threads : tasks;
+    const int64_t own = room_size + size + key_block * panel_queries;
+    T* const memory = context.scratch<T>(workers * own);
+    T* const sums = context.scratch<T>(tasks * width);
+    parallel_for(context, tasks, [&](int64_t task, int worker) {
+        T* const mine = memory + worker * own;
+        Room<T> room(mine, p);
+        T* const rows = mine + room_size + size;
+        const int64_t h = task % p.heads, segment = task / p.heads % segments, b = task / p.heads / segments;
+        Diagonals<T> diagonals{mine + room_size, sums + task * width, {}, {}, size, width / 2};
+        for (int64_t x = 0; x < width; ++x) diagonals.entries[x] = 0;
+        const int64_t after = (segment + 1) * segment_panels;
+        for (int64_t i = segment * segment_panels; i < after && i < p.panels; ++i) {
+            if (p.rule.packed() && i * panel_queries >= p.rule.item(b).queries) break;
+            const Work<T> work = prepare(p, op, b, h, i, room);
+            Ahead ahead;
+            for (int64_t x = 0; x < size; ++x) diagonals.line[x] = 0;
+            const int64_t end = work.panel.last_limit();
+            for (int64_t key = work.panel.first_block(); key < end; key += key_block) {
+                const int64_t count = end - key < key_block ? end - key : key_block;
+                if (differentiate(p, work, key, count, ahead, false) == Seen::none) continue;
+                lanes_to_rows(room.gscores, work.panel.width(), work.panel.queries, count, rows, key_block);
+                diagonals.add_rows(rows, work.panel.queries, key, count);
+            }
+            const int64_t position = work.panel.item.position + work.panel.first;
+            of_slopes ? diagonals.add_slopes(position) : diagonals.add_panel(position);
+        }
+        diagonals.finish();
+    });
+    return sums;
+}
+// to[group][x] = the sum over i of sums[group][i][x], in order.
+template <class T> void add_segments(const T* sums, int64_t groups, int64_t count, int64_t size, T* to) {
+    for (int64_t at = 0; at < groups * size; ++at) {
+        T sum = 0;
+        for (int64_t i = 0; i < count; ++i) sum = sum + sums[(at / size * count + i) * size + at % size];
+        to[at] = sum;
+    }
+}
+template <class T> int64_t segments_of(const Problem<T>& p) { return (p.panels + segment_panels - 1) / segment_panels; }
+
 } // namespace
 
 void attention_table_grad(const AttentionTableGrad& op, Context& context) {
@@ -50,40 +102,20 @@ void attention_table_grad(const AttentionTableGrad& op, Context& context) {
         using T = decltype(zero);
         const Problem<T> p(context, op);
         const DenseOut<T> gtable(context, op.gtable);
-        const int64_t width = op.table.extent[1], size = p.keys + panel_queries, room_size = Room<T>::size(p);
-        const int64_t segments = (p.panels + segment_panels - 1) / segment_panels;
-        const int64_t tasks = p.batch * p.heads * segments, workers = context.threads < tasks ? context.threads : tasks;
-        const int64_t own = room_size + size + key_block * panel_queries;
-        T* const memory = context.scratch<T>(workers * own);
-        T* const sums = context.scratch<T>(tasks * width); // [item][segment][head][entry]
-        parallel_for(context, tasks, [&](int64_t task, int worker) {
-            T* const mine = memory + worker * own;
-            Room<T> room(mine, p);
-            T* const rows = mine + room_size + size;
-            const int64_t h = task % p.heads, segment = task / p.heads % segments, b = task / p.heads / segments;
-            Diagonals<T> diagonals{mine + room_size, sums + task * width, {}, {}, size, width / 2};
-            for (int64_t x = 0; x < width; ++x) diagonals.entries[x] = 0;
-            const int64_t after = (segment + 1) * segment_panels;
-            for (int64_t i = segment * segment_panels; i < after && i < p.panels; ++i) {
-                const Work<T> work = prepare(p, op, b, h, i, room);
-                Ahead ahead;
-                for (int64_t x = 0; x < size; ++x) diagonals.line[x] = 0;
-                const int64_t end = work.panel.last_limit();
-                for (int64_t key = work.panel.first_block(); key < end; key += key_block) {
-                    const int64_t count = end - key < key_block ? end - key : key_block;
-                    if (differentiate(p, work, key, count, ahead, false) == Seen::none) continue;
-                    lanes_to_rows(room.gscores, work.panel.width(), work.panel.queries, count, rows, key_block);
-                    diagonals.add_rows(rows, work.panel.queries, key, count);
-                }
-                diagonals.add_panel(work.panel.item.position + work.panel.first);
-            }
-            diagonals.finish();
-        });
-        for (int64_t x = 0; x < p.heads * width; ++x) {
-            T sum = 0;
-            for (int64_t i = 0; i < p.batch * segments; ++i) sum = sum + sums[i * p.heads * width + x];
-            gtable[x] = sum;
-        }
+        const int64_t width = op.table.extent[1], segments = segments_of(p);
+        const T* const sums = sum_segments(context, p, op, segments, width, false);
+        add_segments<T>(sums, 1, p.batch * segments, p.heads * width, gtable);
+    });
+}
+
+void attention_slopes_grad(const AttentionSlopesGrad& op, Context& context) {
+    visit_float(op.q.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const Problem<T> p(context, op);
+        const DenseOut<T> gslopes(context, op.gslopes);
+        const int64_t segments = segments_of(p), items = p.rule.packed() ? 1 : p.batch;
+        const T* const sums = sum_segments(context, p, op, segments, 1, true);
+        add_segments<T>(sums, items, items == p.batch ? segments : p.batch * segments, p.heads, gslopes);
     });
 }
 

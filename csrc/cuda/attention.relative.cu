@@ -1,6 +1,7 @@
-// The gradient of the table of relative biases: the scores' gradients summed along diagonals. A block takes a segment of
-// 16 panels of an item's head and walks its tiles of keys; a second kernel adds the segments. The scores are found once
-// more; what is kept between the kernels is one table a segment, 1 / 768 of what the scores would take a row of it.
+// The gradients of the table of relative biases and of slopes: the scores' gradients summed along diagonals, which slopes
+// weigh by their distances. A block takes a segment of 16 panels of an item's head and walks its tiles of keys; a second
+// kernel adds the segments. The scores are found once more; what is kept between the kernels is one table a segment,
+// 1 / 768 of what the scores would take a row of it.
 #include "attention.scalar.cuh"
 
 namespace mmk::cuda::flash {
@@ -15,11 +16,17 @@ template <class C> struct TableRoom {
     C line[keys + carried], left[key_block], right[key_block];
 };
 
-// The diagonals x = key - query + 47 of [first, first + count), which are complete, go to what they belong to.
+// The diagonals x = key - query + 47 of [first, first + count), which are complete, go to what they belong to; without
+// entries it is slopes that they are for.
 template <class C> __device__ inline void flush_diagonals(TableRoom<C>& room, int64_t first, int count,
                                                           int64_t position, int64_t radius, C* entries) {
     if (int(threadIdx.x) >= count) return;
     const int64_t x = first + int(threadIdx.x), distance = x - TableRoom<C>::carried - position;
+    if (!entries) {
+        C& to = room.left[x % key_block];
+        to = fma_scalar(C(distance < 0 ? distance : -distance), room.line[threadIdx.x], to);
+        return;
+    }
     C& to = distance <= -radius  ? room.left[x % key_block]
             : distance >= radius ? room.right[x % key_block]
                                  : entries[distance + radius];
@@ -27,7 +34,7 @@ template <class C> __device__ inline void flush_diagonals(TableRoom<C>& room, in
 }
 
 template <class T> __global__ void __launch_bounds__(threads, 1)
-    sum_diagonals(Backward<T> g, int64_t width, int64_t segments, int64_t tasks) {
+    sum_diagonals(Backward<T> g, int64_t width, bool of_slopes, int64_t segments, int64_t tasks) {
     using C = Compute<T>;
     using Room = TableRoom<C>;
     constexpr int rows = rows_each<C>, queries_each = panel_queries / side, keys = Room::keys;
@@ -40,33 +47,37 @@ template <class T> __global__ void __launch_bounds__(threads, 1)
         const int64_t h = task % shape.heads, segment = task / shape.heads % segments,
                       b = task / shape.heads / segments;
         const AttentionItem item = shape.item(b);
+        const int64_t item_rows = shape.rows(item), item_keys = shape.key_rows(item);
+        const int64_t head_row = shape.rule.row(shape.heads, b, h) + item.query_start;
         const uint8_t* const mask = shape.mask.of(b, h);
         const T* const bias = g.dress.bias.of(b, h);
         const Relative<T> relative = g.dress.relative(b, h);
-        C* const entries = g.segments + task * width;
+        C *const entries = g.segments + task * width, *const to = of_slopes ? nullptr : entries;
         for (int64_t x = thread; x < width; x += threads) entries[x] = C(0);
         if (thread < key_block) room.left[thread] = room.right[thread] = C(0);
+        // a segment beyond a sequence's end has no other barrier before its sums are read
+        if (!MMK_DEFECT(attention_slopes_early_sums)) __syncthreads();
         const int64_t begin_row = segment * segment_panels * panel_queries;
-        for (int64_t first = begin_row; first < begin_row + segment_panels * panel_queries && first < shape.queries;
+        for (int64_t first = begin_row; first < begin_row + segment_panels * panel_queries && first < item_rows;
              first += panel_queries) {
-            const T* const q = g.q.of(b, h) + first * g.q.row;
-            const T* const gy = g.gy.of(b, h) + first * g.gy.row;
-            const int64_t rest = shape.queries - first, position = item.position + first;
+            const T* const q = g.q.of(b, h) + (item.query_start + first) * g.q.row;
+            const T* const gy = g.gy.of(b, h) + (item.query_start + first) * g.gy.row;
+            const int64_t rest = item_rows - first, position = item.position + first;
             const int64_t begin = item.start(first) / keys * keys, end = last_limit(item, first, panel_queries);
             if (thread < keys + Room::carried) room.line[thread] = C(0);
             int64_t key = begin;
             for (; key < end; key += keys) {
-                const T* const k = g.k.of(b, h / shape.group) + key * g.k.row;
-                const T* const v = g.v.of(b, h / shape.group) + key * g.v.row;
+                const T* const k = g.k.of(b, h / shape.group) + (item.key_start + key) * g.k.row;
+                const T* const v = g.v.of(b, h / shape.group) + (item.key_start + key) * g.v.row;
                 C s[rows][queries_each], dp[rows][queries_each];
-                dot_products<1>(s, room.a, room.b, room.park, k, g.k.row, shape.keys - key, C(1), q, g.q.row, rest,
+                dot_products<1>(s, room.a, room.b, room.park, k, g.k.row, item_keys - key, C(1), q, g.q.row, rest,
                                 g.folded, shape.depth);
-                dot_products<1>(dp, room.a, room.b, room.park, v, g.v.row, shape.keys - key, C(1), gy, g.gy.row, rest,
+                dot_products<1>(dp, room.a, room.b, room.park, v, g.v.row, item_keys - key, C(1), gy, g.gy.row, rest,
                                 C(1), shape.columns);
 #pragma unroll
                 for (int j = 0; j < queries_each; ++j) {
                     const int at = column_of<1>(tx, j);
-                    const int64_t query = first + at, row = (b * shape.heads + h) * shape.queries + query;
+                    const int64_t query = first + at, row = head_row + query;
                     const C lse = at < rest ? g.lse[row] : minus_infinity<C>(), delta = at < rest ? g.delta[row] : C(0);
                     const int64_t limit = lse == minus_infinity<C>() ? 0 : item.limit(query);
                     const int from = in_block(item.start(query), key, keys), seen = in_block(limit, key, keys);
@@ -89,14 +100,14 @@ template <class T> __global__ void __launch_bounds__(threads, 1)
                     room.line[thread] = sum;
                 }
                 __syncthreads();
-                flush_diagonals(room, key, keys, position, radius, entries);
+                flush_diagonals(room, key, keys, position, radius, to);
                 const bool carries = thread < Room::carried && !MMK_DEFECT(attention_table_dropped_carry);
                 const C carried = carries ? room.line[keys + thread] : C(0);
                 __syncthreads();
                 if (thread < keys + Room::carried) room.line[thread] = carried;
             }
             __syncthreads();
-            flush_diagonals(room, key, Room::carried, position, radius, entries);
+            flush_diagonals(room, key, Room::carried, position, radius, to);
             __syncthreads();
         }
         if (thread == 0) {
@@ -109,31 +120,48 @@ template <class T> __global__ void __launch_bounds__(threads, 1)
     }
 }
 
+// to[group][x] = the sum over i of segments[group][i][x], in order.
 template <class T> __global__ void __launch_bounds__(threads)
-    add_segments(const Compute<T>* segments, int64_t count, int64_t size, T* gtable) {
+    add_segments(const Compute<T>* segments, int64_t groups, int64_t count, int64_t size, T* to) {
     using C = Compute<T>;
-    for (int64_t x = int64_t(blockIdx.x) * threads + threadIdx.x; x < size; x += int64_t(gridDim.x) * threads) {
+    const int64_t all = groups * size;
+    for (int64_t x = int64_t(blockIdx.x) * threads + threadIdx.x; x < all; x += int64_t(gridDim.x) * threads) {
+        const C* const from = segments + x / size * count * size + x % size;
         C sum = C(0);
-        for (int64_t i = 0; i < count; ++i) sum = sum + segments[i * size + x];
-        gtable[x] = narrow<T>(sum);
+        for (int64_t i = 0; i < count; ++i) sum = sum + from[i * size];
+        to[x] = narrow<T>(sum);
     }
+}
+
+// Of all items together, or of each.
+template <class T> void backward_distances(Context& context, const Backward<T>& problem, int64_t width, bool of_slopes,
+                                           bool together, T* to) {
+    using Room = TableRoom<Compute<T>>;
+    Backward<T> g = problem;
+    const int64_t segments = ceil_div(ceil_div(g.shape.queries, panel_queries), segment_panels);
+    const int64_t tasks = g.shape.batch * g.shape.heads * segments, size = g.shape.heads * width;
+    const int64_t groups = together ? 1 : g.shape.batch, count = together ? g.shape.batch * segments : segments;
+    g.segments = context.scratch<Compute<T>>(tasks * width);
+    if (tasks > 0)
+        MMK_LAUNCH(context, sum_diagonals<T>, grid_of(tasks), threads, sizeof(Room), g, width, of_slopes, segments,
+                   tasks);
+    if (groups * size > 0)
+        MMK_LAUNCH(context, add_segments<T>, grid_of(ceil_div(groups * size, threads)), threads, 0, g.segments, groups,
+                   count, size, to);
 }
 
 } // namespace
 
 template <class T> void backward_table(Context& context, const Backward<T>& problem, int64_t width, T* gtable) {
-    using Room = TableRoom<Compute<T>>;
-    Backward<T> g = problem;
-    const int64_t segments = ceil_div(ceil_div(g.shape.queries, panel_queries), segment_panels);
-    const int64_t tasks = g.shape.batch * g.shape.heads * segments, size = g.shape.heads * width;
-    g.segments = context.scratch<Compute<T>>(tasks * width);
-    if (tasks > 0)
-        MMK_LAUNCH(context, sum_diagonals<T>, grid_of(tasks), threads, sizeof(Room), g, width, segments, tasks);
-    MMK_LAUNCH(context, add_segments<T>, grid_of(ceil_div(size, threads)), threads, 0, g.segments,
-               g.shape.batch * segments, size, gtable);
+    backward_distances<T>(context, problem, width, false, true, gtable);
+}
+template <class T> void backward_slopes(Context& context, const Backward<T>& problem, T* gslopes) {
+    backward_distances<T>(context, problem, 1, true, problem.shape.rule.packed(), gslopes);
 }
 
 template void backward_table(Context&, const Backward<float>&, int64_t, float*);
 template void backward_table(Context&, const Backward<double>&, int64_t, double*);
+template void backward_slopes(Context&, const Backward<float>&, float*);
+template void backward_slopes(Context&, const Backward<double>&, double*);
 
 } // namespace mmk::cuda::flash

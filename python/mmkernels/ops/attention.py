@@ -16,12 +16,18 @@ from .attention_additive import (
     ADDITIVE_ATTENTION_WEIGHTS,
     additive_attention,
 )
-from .attention_packed import ATTENTION_PACKED, ATTENTION_PACKED_GRAD, attention_packed
+from .attention_packed import (
+    ATTENTION_PACKED,
+    ATTENTION_PACKED_GRAD,
+    ATTENTION_PACKED_SLOPES_GRAD,
+    attention_packed,
+)
 from .attention_rule import ATTRIBUTES, REQUIRES, SOURCE, TYPES, plain
 
 # A family's contracts are those of its module: profile.family_of and the house's tests look for them here.
 OTHERS = (
     ADDITIVE_ATTENTION, ADDITIVE_ATTENTION_GRAD, ADDITIVE_ATTENTION_WEIGHTS, ATTENTION_PACKED, ATTENTION_PACKED_GRAD,
+    ATTENTION_PACKED_SLOPES_GRAD,
 )  # fmt: skip
 
 __all__ = ["additive_attention", "attention", "attention_packed", "attention_weights"]
@@ -129,7 +135,7 @@ ATTENTION = Contract(
     tensor_cores=True, bound=Bound("attention", depth="D"),
     vjp={
         "q k v": f"attention_grad{_GRAD_CALL}", "bias": f"attention_bias_grad{_GRAD_CALL}",
-        "table": f"attention_table_grad{_GRAD_CALL}",
+        "table": f"attention_table_grad{_GRAD_CALL}", "slopes": f"attention_slopes_grad{_GRAD_CALL}",
         "sink": f"attention_sink_grad(y, {_LSE}, gy, sink, glse if return_lse else None)",
     },
     derivatives=1,
@@ -201,6 +207,28 @@ ATTENTION_TABLE_GRAD = Contract(
     source="Shaw et al. 2018, arXiv 1803.02155; Raffel et al. 2020, arXiv 1910.10683, section 2.1",
 )  # fmt: skip
 
+ATTENTION_SLOPES_GRAD = Contract(
+    "attention_slopes_grad", "The gradient of attention's slopes: the scores' times -|key - position|, summed by head.",
+    inputs=tuple(replace(a, optional=False) if a.name == "slopes" else a for a in _GRAD_OPERANDS),
+    outputs=(Out("gslopes", "*B H", "wide T"),),
+    attributes=ATTRIBUTES,
+    requires=(*_REQUIRES, _ODD_TABLE),
+    types=TYPES,
+    free=("B",),
+    flops="2 * prod(B) * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
+    bound=Bound("attention_slopes_grad", depth="D"),
+    derivatives=0,
+    cases=(
+        _case("relative", "2 2 1 51 20 4 4", "table", causal=2, W=7),
+        _case("two segments", "1 1 1 800 800 2 2", window=(5, 3)),
+        _case("two blocks", "2 2 1 100 260 4 4", "offset", window=(9, 14), slopes=(1, 2)),
+        _case("everything", "2 4 2 13 19 8 8", "mask", "bias", "table", "offset", "key_lengths", "query_lengths",
+              "glse", causal=1, window=(6, 2), softcap=2.0, mask=(1, 1, 13, 19), bias=(2, 1, 1, 19)),
+        _case("no keys", "2 2 2 3 0 4 4"),
+    ),
+    source="Press et al. 2022, arXiv 2108.12409",
+)  # fmt: skip
+
 ATTENTION_SINK_GRAD = Contract(
     "attention_sink_grad",
     "The gradient of attention's sinks: -sum(exp(sink - lse) (gy y - glse)) over rows.",
@@ -229,6 +257,7 @@ _attention = Operator(ATTENTION, plain)
 _attention_grad = Operator(ATTENTION_GRAD, plain)
 _attention_bias_grad = Operator(ATTENTION_BIAS_GRAD, plain)
 _attention_table_grad = Operator(ATTENTION_TABLE_GRAD, plain)
+_attention_slopes_grad = Operator(ATTENTION_SLOPES_GRAD, plain)
 _attention_sink_grad = Operator(ATTENTION_SINK_GRAD)
 
 
@@ -279,8 +308,8 @@ def attention(
     row, or its sink. Each row's bits depend on its own query, position and visible keys alone: not on B, H, Sq,
     other rows, threads, strides, or on how many queries come at once: decoding gives the bits of prefill. Memory is
     O(Sk) per thread and time proportional to the window. Both results have first gradients with respect to q, k, v,
-    bias, table and sink; that of the bias takes an array of (*B, H, Sq, Sk), which is then summed where the bias
-    was broadcast (a table's does not).
+    bias, slopes, table and sink; that of the bias takes an array of (*B, H, Sq, Sk), which is then summed where the
+    bias was broadcast (a table's and slopes' do not). ``out`` is an array, with ``return_lse`` (y, lse).
 
     Raises ContractError for shapes that do not fit, ContractTypeError for other dtypes.
     Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1; ALiBi: Press et al. 2022, arXiv 2108.12409; tables:

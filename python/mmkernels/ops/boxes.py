@@ -15,7 +15,7 @@ __all__ = ["box_area", "box_convert", "box_iou", "clip_boxes", "paired_box_iou"]
 _KINDS, _FORMATS = ("iou", "giou", "diou", "ciou"), ("xyxy", "xywh", "cxcywh")
 _KIND = Attr("kind", "choice", "iou", choices=_KINDS)
 _EPS = Attr("eps", "float", 0.0, doc="added to every denominator")
-_EPS_REQUIRED = Require("eps >= 0", "eps is {eps}; expected at least 0", {"eps": -1.0})
+_EPS_REQUIRED = Require("0 <= eps and eps < 1e30", "eps is {eps}; expected a finite number, at least 0", {"eps": -1.0})
 _CORNERS = "x1, y1, x2, y2"
 
 
@@ -145,8 +145,9 @@ def box_iou(boxes1: Any, boxes2: Any, *, kind: Kind = "iou", eps: float = 0.0, o
     measure of how the sides' ratios differ as well. ``eps`` is added to every denominator; without it two empty boxes
     give NaN. A side below 0 counts as 0.
 
-    Raises ContractError for other extents or a negative eps, ContractTypeError for other dtypes. Differentiable once;
-    where two ends are equal each has half of the gradient, and CIoU's weight is differentiated too. Stable.
+    Raises ContractError for other extents or an eps that is negative or infinite, ContractTypeError for other dtypes.
+    Differentiable once; where two ends are equal each has half of the gradient, and CIoU's weight is differentiated
+    too. Stable.
 
     Source: Rezatofighi et al., "Generalized Intersection over Union", arXiv 1902.09630; Zheng et al., "Distance-IoU
     Loss", arXiv 1911.08287.
