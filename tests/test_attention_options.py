@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import harness
 import mmkernels as mmk
-from mmkernels import autograd
+from mmkernels import _core, autograd
 from mmkernels.contract import Case
 from mmkernels.operator import OPERATORS
 from mmkernels.ops.attention import additive_attention, attention, attention_packed, attention_weights
@@ -222,6 +222,36 @@ def test_gradient_of_shared_slopes_is_the_biases() -> None:
     (scores,) = autograd.grad(attention(q, k, v, bias=bias, causal="bottom-right"), [bias], gy)
     assert found is not None and scores is not None and found.shape == (2,)
     np.testing.assert_allclose(found.data, (scores.data * distance).sum((0, 2, 3), dtype=np.float64), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 21, 33), (1, 1, 21, 33), (1, 2, 1, 33), (1, 1, 33), (3, 1, 1, 33)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradient_of_a_broadcast_bias_is_the_sum_of_the_whole(shape: tuple[int, ...], dtype: str) -> None:
+    """Whether items share the bias, and its gradient is summed where it is found, or not."""
+    q, k, v = operands(3, 2, 1, 21, 33, 8, 8, dtype)
+    gy, values = normal(3, 2, 21, 8, dtype=dtype), normal(*shape, dtype=dtype)
+    (found,), (whole,) = (
+        autograd.grad(attention(q, k, v, bias=bias, causal=True), [bias], gy)
+        for bias in (
+            autograd.Variable(values, requires_grad=True),
+            autograd.Variable(values + np.zeros((3, 2, 21, 33), dtype), requires_grad=True),
+        )
+    )
+    assert found is not None and whole is not None and found.shape == shape
+    axes = tuple(i for i, n in enumerate((1,) * (4 - len(shape)) + shape) if n == 1)
+    wanted = whole.data.sum(axes, keepdims=True).reshape(shape)
+    np.testing.assert_allclose(found.data, wanted, rtol=1e-4, atol=1e-5 if dtype == "float32" else 1e-13)
+
+
+def test_gradient_of_a_shared_bias_is_not_made_whole() -> None:
+    """3 MiB of memory for results and scratch where the scores of all items take 38."""
+    q, k, v = operands(600, 1, 1, 128, 128, 8, 8)
+    bias = autograd.Variable(normal(1, 128, 128), requires_grad=True)
+    y = attention(q, k, v, bias=bias)
+    told = _core.told_by(lambda: autograd.grad(y, [bias], normal(600, 1, 128, 8)))
+    named = [line for line in told if line.startswith("attention_")]
+    assert [line.partition(":")[0] for line in named] == ["attention_shared_bias_grad"]
+    assert int(re.findall(r"scratch (\d+) bytes", named[0])[0]) < 3 << 20
 
 
 def test_packed_and_additive_write_where_they_are_told() -> None:

@@ -7,6 +7,7 @@ void bind_attention(Registry& registry) {
     MMK_BIND(attention, Attention);
     MMK_BIND(attention_grad, AttentionGrad);
     MMK_BIND(attention_bias_grad, AttentionBiasGrad);
+    MMK_BIND(attention_shared_bias_grad, AttentionSharedBiasGrad);
     MMK_BIND(attention_table_grad, AttentionTableGrad);
     MMK_BIND(attention_slopes_grad, AttentionSlopesGrad);
     MMK_BIND(attention_sink_grad, AttentionSinkGrad);

@@ -1,4 +1,5 @@
-// The gradients of what attention adds to its scores by head alone: the table of relative biases, slopes, and the sinks.
+// The gradients of what attention adds to its scores by head alone: a bias that all items share, the table of relative biases,
+// slopes, and the sinks.
 #include "../ops/attention.h"
 
 #include "../core/reduce.h"
@@ -10,6 +11,12 @@ namespace {
 
 constexpr int64_t segment_panels = 16; // of which one task sums the entries
 
+template <class T> void add_row(const T* from, int64_t count, T* to) {
+    int64_t k = 0;
+    for (; k + lanes <= count; k += lanes) (Vec<T>::load(to + k) + Vec<T>::load(from + k)).store(to + k);
+    for (; k < count; ++k) to[k] = to[k] + from[k];
+}
+
 // Of one task: the sums of a panel's diagonals, x = key - query + 47; and those of a segment, by entry and at both ends.
 template <class T> struct Diagonals {
     T *line, *entries, left[key_block], right[key_block];
@@ -17,13 +24,7 @@ template <class T> struct Diagonals {
 
     // The rows of ds, [query][key], of the keys [key, key + count).
     MMK_MEMBER void add_rows(const T* rows, int64_t queries, int64_t key, int64_t count) {
-        for (int64_t i = 0; i < queries; ++i) {
-            T* const to = line + key - i + panel_queries - 1;
-            const T* const from = rows + i * key_block;
-            int64_t k = 0;
-            for (; k + lanes <= count; k += lanes) (Vec<T>::load(to + k) + Vec<T>::load(from + k)).store(to + k);
-            for (; k < count; ++k) to[k] = to[k] + from[k];
-        }
+        for (int64_t i = 0; i < queries; ++i) add_row(rows + i * key_block, count, line + key - i + panel_queries - 1);
     }
     // Adds the panel whose first query stands at `position`, times the distances that slopes multiply.
     MMK_MEMBER void add_slopes(int64_t position) {
@@ -96,6 +97,43 @@ template <class T> void add_segments(const T* sums, int64_t groups, int64_t coun
 template <class T> int64_t segments_of(const Problem<T>& p) { return (p.panels + segment_panels - 1) / segment_panels; }
 
 } // namespace
+
+// A task is a panel of queries of a head, for all items: nothing of the size of their scores is kept.
+void attention_shared_bias_grad(const AttentionSharedBiasGrad& op, Context& context) {
+    visit_float(op.q.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const Problem<T> p(context, op);
+        const DenseOut<T> gbias(context, op.gbias);
+        const int64_t tasks = p.heads * p.panels, workers = context.threads < tasks ? context.threads : tasks;
+        const int64_t room_size = Room<T>::size(p), block = key_block * panel_queries, sums = panel_queries * p.keys;
+        T* const memory = context.scratch<T>(workers * (room_size + block + sums));
+        parallel_for(context, tasks, [&](int64_t task, int worker) {
+            T* const mine = memory + worker * (room_size + block + sums);
+            Room<T> room(mine, p);
+            T *const rows = mine + room_size, *const sum = rows + block;
+            const int64_t h = task / p.panels, i = task % p.panels, left = p.queries - i * panel_queries;
+            const int64_t size = (left < panel_queries ? left : panel_queries) * p.keys;
+            T* const to = gbias + (h * p.queries + i * panel_queries) * p.keys;
+            for (int64_t x = 0; x < size; ++x) to[x] = 0;
+            for (int64_t first = 0; first < p.batch; first += shared_bias_items) {
+                for (int64_t x = 0; x < size; ++x) sum[x] = 0;
+                for (int64_t b = first; b < p.batch && b < first + shared_bias_items; ++b) {
+                    const Work<T> work = prepare(p, op, b, h, i, room);
+                    Ahead ahead;
+                    const int64_t end = work.panel.last_limit();
+                    for (int64_t key = work.panel.first_block(); key < end; key += key_block) {
+                        const int64_t count = end - key < key_block ? end - key : key_block;
+                        if (differentiate(p, work, key, count, ahead, false) == Seen::none) continue;
+                        lanes_to_rows(room.gscores, work.panel.width(), work.panel.queries, count, rows, key_block);
+                        for (int64_t query = 0; query < work.panel.queries; ++query)
+                            add_row(rows + query * key_block, count, sum + query * p.keys + key);
+                    }
+                }
+                add_row(sum, size, to);
+            }
+        });
+    });
+}
 
 void attention_table_grad(const AttentionTableGrad& op, Context& context) {
     visit_float(op.q.dtype, [&](auto zero) {

@@ -1,7 +1,7 @@
-// The gradients of the table of relative biases and of slopes: the scores' gradients summed along diagonals, which slopes
-// weigh by their distances. A block takes a segment of 16 panels of an item's head and walks its tiles of keys; a second
-// kernel adds the segments. The scores are found once more; what is kept between the kernels is one table a segment,
-// 1 / 768 of what the scores would take a row of it.
+// The scores' gradients summed by head: over items, for a bias that all share, and along diagonals, for the table of
+// relative biases and for slopes, which weigh them by their distances. There a block takes a segment of 16 panels of an
+// item's head and walks its tiles of keys; another kernel adds the segments. The scores are found once more; what is kept
+// between the kernels is one table a segment, 1 / 768 of what the scores would take a row of it.
 #include "attention.scalar.cuh"
 
 namespace mmk::cuda::flash {
@@ -133,6 +133,66 @@ template <class T> __global__ void __launch_bounds__(threads)
     }
 }
 
+// ds of a tile of keys and a panel of queries, over the items of a segment: a block owns it, a thread its elements.
+template <class C> struct ItemsRoom {
+    static constexpr int keys = tile_rows<C>;
+    C a[slice][keys + 4], b[slice][panel_queries + 4], park[panel_queries][keys + 4];
+};
+template <class T> __global__ void __launch_bounds__(threads, 1)
+    sum_items(Backward<T> g, int64_t panels, int64_t tiles, int64_t tasks) {
+    using C = Compute<T>;
+    using Room = ItemsRoom<C>;
+    constexpr int rows = rows_each<C>, queries_each = panel_queries / side, keys = Room::keys;
+    DYN_SHARED(Room, memory);
+    Room& room = *memory;
+    const int tx = int(threadIdx.x) % side, ty = int(threadIdx.x) / side;
+    const Shape& shape = g.shape;
+    for (int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
+        const int64_t key = task % tiles * keys, first = task / tiles % panels * panel_queries;
+        const int64_t h = task / tiles / panels % shape.heads, segment = task / tiles / panels / shape.heads;
+        const int64_t rest = shape.queries - first, begin = segment * shared_bias_items;
+        C sum[rows][queries_each] = {};
+        for (int64_t b = begin; b < begin + shared_bias_items && b < shape.batch; ++b) {
+            const AttentionItem item = shape.item(b);
+            if (last_limit(item, first, panel_queries) <= key || item.start(first) >= key + keys) continue;
+            const uint8_t* const mask = shape.mask.of(b, h);
+            const T* const bias = g.dress.bias.of(b, h);
+            const Relative<T> relative = g.dress.relative(b, h);
+            C s[rows][queries_each], dp[rows][queries_each];
+            dot_products<1>(s, room.a, room.b, room.park, g.k.of(b, h / shape.group) + key * g.k.row, g.k.row,
+                            shape.keys - key, C(1), g.q.of(b, h) + first * g.q.row, g.q.row, rest, g.folded,
+                            shape.depth);
+            dot_products<1>(dp, room.a, room.b, room.park, g.v.of(b, h / shape.group) + key * g.v.row, g.v.row,
+                            shape.keys - key, C(1), g.gy.of(b, h) + first * g.gy.row, g.gy.row, rest, C(1),
+                            shape.columns);
+#pragma unroll
+            for (int j = 0; j < queries_each; ++j) {
+                const int at = column_of<1>(tx, j);
+                const int64_t query = first + at, row = (b * shape.heads + h) * shape.queries + query;
+                const C lse = at < rest ? g.lse[row] : minus_infinity<C>(), delta = at < rest ? g.delta[row] : C(0);
+                const int64_t limit = lse == minus_infinity<C>() ? 0 : item.limit(query);
+                const int from = in_block(item.start(query), key, keys), seen = in_block(limit, key, keys);
+#pragma unroll
+                for (int i = 0; i < rows; ++i) {
+                    if (!sees(shape, mask, query, key, ty * rows + i, from, seen)) continue;
+                    C slope;
+                    const C score =
+                        g.dress.score(s[i][j], relative, bias, query, key + ty * rows + i, item.position, slope);
+                    sum[i][j] = sum[i][j] + softmax_exp2(fma_scalar(C(-log2_e), lse, score)) * (dp[i][j] - delta);
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < rows; ++i)
+#pragma unroll
+            for (int j = 0; j < queries_each; ++j) {
+                const int64_t query = first + column_of<1>(tx, j), other = key + ty * rows + i;
+                if (query < shape.queries && other < shape.keys)
+                    g.segments[((segment * shape.heads + h) * shape.queries + query) * shape.keys + other] = sum[i][j];
+            }
+    }
+}
+
 // Of all items together, or of each.
 template <class T> void backward_distances(Context& context, const Backward<T>& problem, int64_t width, bool of_slopes,
                                            bool together, T* to) {
@@ -159,6 +219,21 @@ template <class T> void backward_slopes(Context& context, const Backward<T>& pro
     backward_distances<T>(context, problem, 1, true, problem.shape.rule.packed(), gslopes);
 }
 
+template <class T> void backward_shared_bias(Context& context, const Backward<T>& problem, T* gbias) {
+    using Room = ItemsRoom<Compute<T>>;
+    Backward<T> g = problem;
+    const int64_t segments = ceil_div(g.shape.batch, shared_bias_items), size = g.shape.queries * g.shape.keys;
+    const int64_t panels = ceil_div(g.shape.queries, panel_queries), tiles = ceil_div(g.shape.keys, Room::keys);
+    const int64_t tasks = segments * g.shape.heads * panels * tiles, all = g.shape.heads * size;
+    g.segments = context.scratch<Compute<T>>(segments * all);
+    if (tasks > 0) MMK_LAUNCH(context, sum_items<T>, grid_of(tasks), threads, sizeof(Room), g, panels, tiles, tasks);
+    if (all > 0)
+        MMK_LAUNCH(context, add_segments<T>, grid_of(ceil_div(all, threads)), threads, 0, g.segments, 1, segments, all,
+                   gbias);
+}
+
+template void backward_shared_bias(Context&, const Backward<float>&, float*);
+template void backward_shared_bias(Context&, const Backward<double>&, double*);
 template void backward_table(Context&, const Backward<float>&, int64_t, float*);
 template void backward_table(Context&, const Backward<double>&, int64_t, double*);
 template void backward_slopes(Context&, const Backward<float>&, float*);

@@ -133,6 +133,15 @@ def attention_grad(call: Call) -> list[Array]:
     ]
 
 
+def attention_shared_bias_grad(call: Call) -> list[Array]:
+    """The items' errors, and their sum in runs of 32."""
+    v = call.operands[2]
+    assert v is not None
+    s, _, _, ds, ds_error, _, _ = _scores_gradient(call, dot_depth(call.depth), dot_depth(v.shape[-1]) + 4)
+    count = s.seen.shape[0]
+    return [np.where(s.seen, ds_error + call.unit * (min(count, 32) + math.ceil(count / 32)) * ds, 0).sum(0)]
+
+
 def attention_table_grad(call: Call) -> list[Array]:
     """Chains of 48 queries, a step per panel of a segment, block of keys, lane of a clamped end, and segment."""
     v, table = call.operands[2], call.operands[10]

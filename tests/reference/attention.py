@@ -221,6 +221,12 @@ def attention_bias_grad(*operands: Any, **attributes: Any) -> Array:
     return gbias.reshape(*p.batch, *gbias.shape[1:])
 
 
+def attention_shared_bias_grad(*operands: Any, **attributes: Any) -> Array:
+    """Gradient of the scores, summed over items."""
+    gbias = attention_bias_grad(*operands, **attributes)
+    return gbias.sum(tuple(range(gbias.ndim - 3)))  # type: ignore[no-any-return]
+
+
 @np.errstate(all="ignore")
 def attention_table_grad(*operands: Any, **attributes: Any) -> Array:
     """The gradient of the scores, summed over those that read the same entry of the table."""

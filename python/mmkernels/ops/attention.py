@@ -119,6 +119,12 @@ _LSE = (
     f"attention(q, k, v, mask, bias, sink, slopes, table, offset, key_lengths, query_lengths, {_OPTIONS})[1]"
 )
 _GRAD_CALL = f"({_GRAD.format(_LSE, 'glse if return_lse else None')})"
+# A bias that items share is summed where it is found, but in 16 bits, which tensor cores serve; there lse is wider.
+_BIAS_GRAD = (
+    f"reshape(attention_shared_bias_grad{_GRAD_CALL}, (*(1 for _ in B), H, Sq, Sk)) "
+    "if return_lse and lse.dtype == q.dtype and {*shape_of(bias)[:-3]} <= {1} "
+    f"else attention_bias_grad{_GRAD_CALL}"
+)
 
 ATTENTION = Contract(
     "attention", "softmax(scale q k^T + bias) v over the keys that each query sees.",
@@ -134,7 +140,7 @@ ATTENTION = Contract(
     flops="2 * prod(B) * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
     tensor_cores=True, bound=Bound("attention", depth="D"),
     vjp={
-        "q k v": f"attention_grad{_GRAD_CALL}", "bias": f"attention_bias_grad{_GRAD_CALL}",
+        "q k v": f"attention_grad{_GRAD_CALL}", "bias": _BIAS_GRAD,
         "table": f"attention_table_grad{_GRAD_CALL}", "slopes": f"attention_slopes_grad{_GRAD_CALL}",
         "sink": f"attention_sink_grad(y, {_LSE}, gy, sink, glse if return_lse else None)",
     },
@@ -182,6 +188,27 @@ ATTENTION_BIAS_GRAD = Contract(
     tensor_cores=True, bound=Bound("attention_grad", depth="D"),
     derivatives=0,
     cases=(*_CASES, _GLSE),
+    source=SOURCE,
+)  # fmt: skip
+
+ATTENTION_SHARED_BIAS_GRAD = Contract(
+    "attention_shared_bias_grad", "attention_bias_grad summed over items, in memory of a bias that they share.",
+    inputs=_GRAD_OPERANDS,
+    outputs=(Out("gbias", "H Sq Sk"),),
+    attributes=ATTRIBUTES,
+    requires=(*_REQUIRES, _ODD_TABLE),
+    types=TYPES,
+    flops="2 * prod(B) * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
+    bound=Bound("attention_shared_bias_grad", depth="D"),
+    derivatives=0,
+    cases=(
+        _case("shared", "3 2 1 51 70 8 8", "bias", causal=2, bias=(2, 51, 70)),
+        _case("two segments", "35 2 2 9 11 4 3", "bias", bias=(1, 2, 1, 11)),
+        _case("two blocks", "2 1 1 20 150 300 270", "mask", mask=(2, 1, 1, 150)),
+        _case("everything", "2 4 2 13 19 8 8", "mask", "bias", "slopes", "table", "offset", "key_lengths",
+              "query_lengths", "glse", causal=1, window=(6, 2), softcap=2.0, mask=(1, 1, 13, 19), bias=(4, 1, 19)),
+        _case("no keys", "2 2 2 3 0 4 4"),
+    ),
     source=SOURCE,
 )  # fmt: skip
 
@@ -256,6 +283,7 @@ ATTENTION_SINK_GRAD = Contract(
 _attention = Operator(ATTENTION, plain)
 _attention_grad = Operator(ATTENTION_GRAD, plain)
 _attention_bias_grad = Operator(ATTENTION_BIAS_GRAD, plain)
+_attention_shared_bias_grad = Operator(ATTENTION_SHARED_BIAS_GRAD, plain)
 _attention_table_grad = Operator(ATTENTION_TABLE_GRAD, plain)
 _attention_slopes_grad = Operator(ATTENTION_SLOPES_GRAD, plain)
 _attention_sink_grad = Operator(ATTENTION_SINK_GRAD)
@@ -308,8 +336,9 @@ def attention(
     row, or its sink. Each row's bits depend on its own query, position and visible keys alone: not on B, H, Sq,
     other rows, threads, strides, or on how many queries come at once: decoding gives the bits of prefill. Memory is
     O(Sk) per thread and time proportional to the window. Both results have first gradients with respect to q, k, v,
-    bias, slopes, table and sink; that of the bias takes an array of (*B, H, Sq, Sk), which is then summed where the
-    bias was broadcast (a table's and slopes' do not). ``out`` is an array, with ``return_lse`` (y, lse).
+    bias, slopes, table and sink; that of a bias takes an array of (*B, H, Sq, Sk), which is then summed where the
+    bias was broadcast, or one of (H, Sq, Sk) for each 32 items where all share it (but in 16 bits).
+    ``out`` is an array, with ``return_lse`` (y, lse).
 
     Raises ContractError for shapes that do not fit, ContractTypeError for other dtypes.
     Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1; ALiBi: Press et al. 2022, arXiv 2108.12409; tables:
