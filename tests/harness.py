@@ -345,9 +345,7 @@ def law_out(operator: Operator, case: Case, dtype: str) -> None:
     operands = case_operands(operator.contract, case, dtype)
     first = run(operator, case, operands)
     if len(first) != 1:
-        given = [operands.get(a.name) for a in operator.contract.inputs]
-        with pytest.raises(mmk.ContractTypeError, match="out= was given"):
-            operator(*given, out=first[0].copy(), **case.attributes)
+        _law_several_outs(operator, case, dtype, operands, first)
         return
     y = first[0]
     poison = np.nan if y.dtype.kind == "f" else 1
@@ -365,6 +363,47 @@ def law_out(operator: Operator, case: Case, dtype: str) -> None:
         assert memory[untouched].tobytes() == before[untouched].tobytes(), (
             f"guard {layout}\n{line(operator, case, dtype)}"
         )
+
+
+def _law_several_outs(
+    operator: Operator, case: Case, dtype: str, operands: Mapping[str, Array], first: tuple[Array, ...]
+) -> None:
+    """Several results take a tuple of as many arrays, which lie as the results do."""
+    given = [operands.get(a.name) for a in operator.contract.inputs]
+
+    def refuse(kind: type[Exception], text: str, out: Any) -> None:
+        with pytest.raises(kind) as caught:
+            operator(*given, out=out, **case.attributes)
+        assert str(caught.value).startswith(f"{operator.name}: ") and text in str(caught.value), str(caught.value)
+
+    guard, memories, outs = 64, [], []
+    for y in first:
+        memory = np.full(y.size + 2 * guard, np.nan if y.dtype.kind == "f" else 1, y.dtype)
+        inside = memory[guard : guard + y.size]
+        order = sorted(range(y.ndim), key=lambda i: -abs(y.strides[i]))  # of memory, slowest first
+        out = inside.reshape([y.shape[i] for i in order]).transpose(np.argsort(order)) if y.ndim else inside.reshape(())
+        memories.append(memory)
+        outs.append(out)
+    before = [memory.copy() for memory in memories]
+    given_outs = tuple(outs)
+    found = operator(*given, out=given_outs, **case.attributes)
+    assert len(found) == len(outs) and all(y is out for y, out in zip(found, outs, strict=True))
+    assert same_bits(given_outs, first), f"out\n{line(operator, case, dtype)}"
+    for memory, old, y in zip(memories, before, first, strict=True):
+        inside = slice(guard, guard + y.size)
+        memory[inside] = old[inside]
+        assert memory.tobytes() == old.tobytes(), f"guard\n{line(operator, case, dtype)}"
+    refuse(mmk.ContractTypeError, "out= was given one array; expected a tuple of", outs[0])
+    refuse(mmk.ContractTypeError, f"out is a tuple of 1; expected a tuple of {len(first)}", (outs[0],))
+    refuse(mmk.ContractTypeError, "out is a list", (*outs[:-1], [0.0]))
+    refuse(mmk.ContractError, "out[1].shape is", (outs[0], np.empty((*first[1].shape, 2), first[1].dtype), *outs[2:]))
+    refuse(mmk.ContractTypeError, "out[1].dtype is", (outs[0], np.empty(first[1].shape, np.complex64), *outs[2:]))
+    refuse(mmk.ContractError, "out[0] is read-only", (read_only(first[0]), *outs[1:]))
+    y = first[0]
+    if y.size > 1:
+        refuse(mmk.ContractError, "out[0] has strides", (strided(y), *outs[1:]))
+    if y.size and y.shape == first[1].shape and y.dtype == first[1].dtype and y.strides == first[1].strides:
+        refuse(mmk.ContractError, "out[1] overlaps out[0]", (outs[0], outs[0], *outs[2:]))
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

@@ -398,8 +398,11 @@ def test_results_and_out() -> None:
     assert attention(q, k, v, out=out) is out
     assert equal(out, y)
     assert equal(attention(q, k, v, scale=1 / math.sqrt(8)), y)
-    with pytest.raises(mmk.ContractTypeError, match=r"^attention: out= was given; expected none"):
+    with pytest.raises(mmk.ContractTypeError, match=r"^attention: out= was given one array; expected a tuple of 2"):
         attention(q, k, v, return_lse=True, out=out)
+    both = np.empty_like(y), np.empty_like(lse)
+    assert attention(q, k, v, return_lse=True, out=both)[1] is both[1]
+    assert equal(both[0], y) and equal(both[1], lse)
 
 
 @pytest.mark.parametrize(

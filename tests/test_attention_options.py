@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import harness
 import mmkernels as mmk
-from mmkernels import autograd
+from mmkernels import _core, autograd
 from mmkernels.contract import Case
 from mmkernels.operator import OPERATORS
 from mmkernels.ops.attention import additive_attention, attention, attention_packed, attention_weights
@@ -210,11 +210,72 @@ def test_gradients_of_a_table_are_sums_of_the_scores() -> None:
     np.testing.assert_allclose(found[0], wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_slopes_have_no_gradient() -> None:
-    q, k, v = operands(1, 1, 1, 3, 4, 4, 4)
-    slopes = autograd.Variable(np.ones(1, np.float32), requires_grad=True)
-    with pytest.raises(NotImplementedError, match="attention: no gradient is defined for slopes"):
-        autograd.grad(mmk.sum(attention(q, k, v, slopes=slopes)), [slopes])
+def test_gradient_of_shared_slopes_is_the_biases() -> None:
+    """Slopes (H) of a batch: their gradient is the scores', times distances, summed over items too."""
+    q, k, v = operands(3, 2, 1, 70, 90, 8, 8)
+    slopes = np.array([0.25, 0.0625], np.float32)
+    variable, gy = autograd.Variable(slopes, requires_grad=True), normal(3, 2, 70, 8)
+    y = attention(q, k, v, slopes=variable, causal="bottom-right")
+    (found,) = autograd.grad(y, [variable], gy)
+    distance = -np.abs(np.arange(90) - np.arange(70)[:, None] - 20).astype(np.float32)
+    bias = autograd.Variable(slopes[:, None, None] * distance + np.zeros((3, 1, 1, 1), np.float32), requires_grad=True)
+    (scores,) = autograd.grad(attention(q, k, v, bias=bias, causal="bottom-right"), [bias], gy)
+    assert found is not None and scores is not None and found.shape == (2,)
+    np.testing.assert_allclose(found.data, (scores.data * distance).sum((0, 2, 3), dtype=np.float64), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 21, 33), (1, 1, 21, 33), (1, 2, 1, 33), (1, 1, 33), (3, 1, 1, 33)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradient_of_a_broadcast_bias_is_the_sum_of_the_whole(shape: tuple[int, ...], dtype: str) -> None:
+    """Whether items share the bias, and its gradient is summed where it is found, or not."""
+    q, k, v = operands(3, 2, 1, 21, 33, 8, 8, dtype)
+    gy, values = normal(3, 2, 21, 8, dtype=dtype), normal(*shape, dtype=dtype)
+    (found,), (whole,) = (
+        autograd.grad(attention(q, k, v, bias=bias, causal=True), [bias], gy)
+        for bias in (
+            autograd.Variable(values, requires_grad=True),
+            autograd.Variable(values + np.zeros((3, 2, 21, 33), dtype), requires_grad=True),
+        )
+    )
+    assert found is not None and whole is not None and found.shape == shape
+    axes = tuple(i for i, n in enumerate((1,) * (4 - len(shape)) + shape) if n == 1)
+    wanted = whole.data.sum(axes, keepdims=True).reshape(shape)
+    np.testing.assert_allclose(found.data, wanted, rtol=1e-4, atol=1e-5 if dtype == "float32" else 1e-13)
+
+
+def test_gradient_of_a_shared_bias_is_not_made_whole() -> None:
+    """3 MiB of memory for results and scratch where the scores of all items take 38."""
+    q, k, v = operands(600, 1, 1, 128, 128, 8, 8)
+    bias = autograd.Variable(normal(1, 128, 128), requires_grad=True)
+    y = attention(q, k, v, bias=bias)
+    told = _core.told_by(lambda: autograd.grad(y, [bias], normal(600, 1, 128, 8)))
+    named = [line for line in told if line.startswith("attention_")]
+    assert [line.partition(":")[0] for line in named] == ["attention_shared_bias_grad"]
+    assert int(re.findall(r"scratch (\d+) bytes", named[0])[0]) < 3 << 20
+
+
+def test_packed_and_additive_write_where_they_are_told() -> None:
+    q, k, v = normal(20, 2, 8), normal(30, 1, 8), normal(30, 1, 4)
+    starts = np.array([0, 7, 20]), np.array([0, 13, 30])
+    y, lse = attention_packed(q, k, v, *starts, causal=True, return_lse=True)
+    view = np.full((4, 20, 2), np.nan, np.float32).transpose(1, 2, 0)
+    assert attention_packed(q, k, v, *starts, causal=True, out=view) is view
+    np.testing.assert_array_equal(view, y)
+    both = np.empty_like(y), np.empty_like(lse)
+    assert attention_packed(q, k, v, *starts, causal=True, return_lse=True, out=both)[1] is both[1]
+    np.testing.assert_array_equal(both[0], y)
+    np.testing.assert_array_equal(both[1], lse)
+    given = normal(2, 3, 8), normal(2, 5, 8), normal(2, 5, 4), normal(8)
+    wanted = additive_attention(*given, return_lse=True, return_weights=True)
+    for lse_too, weights_too, kept in ((False, False, (0,)), (True, False, (0, 1)), (False, True, (0, 2)),
+                                       (True, True, (0, 1, 2))):  # fmt: skip
+        arrays = tuple(np.empty_like(wanted[i]) for i in kept)
+        out = arrays if len(arrays) > 1 else arrays[0]
+        additive_attention(*given, return_lse=lse_too, return_weights=weights_too, out=out)
+        for i, array in zip(kept, arrays, strict=True):
+            np.testing.assert_array_equal(array, wanted[i])
+        with pytest.raises(mmk.ContractTypeError, match=r"^additive_attention: out= was given a tuple of 4; expected"):
+            additive_attention(*given, return_lse=lse_too, return_weights=weights_too, out=(*wanted, wanted[0]))
 
 
 # ---- lengths --------------------------------------------------------------------------------------------------------

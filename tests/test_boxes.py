@@ -209,3 +209,63 @@ def test_weights_are_four_numbers() -> None:
         for call in (mmk.box_encode, mmk.box_decode):
             with pytest.raises(mmk.ContractTypeError, match=rf"^{call.__name__}: weights is .*; expected four numbers"):
                 call(b, b, weights=bad)
+
+
+def test_tables_and_grids_go_where_they_are_told() -> None:
+    for make in (lambda **o: mmk.grid_cells((2, 3), 8, **o), lambda **o: mmk.anchor_boxes((2, 3), 8, (16, 32), **o)):
+        wanted = make()
+        out = np.full((4, len(wanted)), np.nan, np.float32).T
+        assert make(out=out) is out and (out == wanted).all()
+        with pytest.raises(mmk.ContractError, match=rf"out\.shape is \(1, 4\); expected \({len(wanted)}, 4\)"):
+            make(out=np.empty((1, 4), np.float32))
+        with pytest.raises(mmk.ContractTypeError, match=r"out\.dtype is float64; expected float32"):
+            make(out=np.empty(wanted.shape))
+        with pytest.raises(mmk.ContractTypeError, match="out is a list; expected an array"):
+            make(out=[0.0])
+        with pytest.raises(mmk.ContractError, match="out is read-only"):
+            make(out=np.broadcast_to(np.float32(0), wanted.shape))
+    x = np.random.default_rng(0).random((2, 2, 3, 12)).astype(np.float32)
+    boxes, scores = mmk.yolo_grid_decode(x, 2)
+    out = np.empty_like(boxes), np.empty_like(scores)
+    assert mmk.yolo_grid_decode(x, 2, out=out)[1] is out[1] and (out[0] == boxes).all() and (out[1] == scores).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_overlaps_are_those_of_other_operators(kind: str) -> None:
+    """What second derivatives go through gives the operator's own gradients: ties, apart, inside, without sides."""
+    random = np.random.default_rng(3)
+    corners = random.integers(0, 4, (2, 400, 2)).astype(np.float64)
+    boxes1, boxes2 = np.concatenate([corners, corners + random.integers(-1, 4, (2, 400, 2))], -1)
+    boxes2[:40] = boxes1[:40]
+    gy = random.standard_normal(400)
+    found = []
+    for graph in (False, True):
+        variables = [autograd.Variable(b, requires_grad=True) for b in (boxes1, boxes2)]
+        y = paired_box_iou(*variables, kind=kind, eps=1e-3)  # type: ignore[arg-type]
+        weights = autograd.Variable(gy, requires_grad=True) if graph else gy
+        found.append([g.data for g in autograd.grad(y, variables, weights, create_graph=graph) if g is not None])
+    for fused, composed in zip(*found, strict=True):
+        np.testing.assert_allclose(composed, fused, rtol=1e-12, atol=1e-12)
+
+
+def test_ciou_has_second_derivatives() -> None:
+    """Against differences of the first: all with all, so that gradients are summed over what was broadcast."""
+    random = np.random.default_rng(4)
+    low = random.uniform(0, 3, (5, 2))
+    first, second = (np.concatenate([low + 0.1 * k, low + random.uniform(1, 4, (5, 2))], 1) for k in (0, 1))
+    direction, weight = random.standard_normal((5, 4)), random.standard_normal((5, 5))
+
+    def gradient(boxes: Array, graph: bool) -> tuple[Any, Any]:
+        x = autograd.Variable(boxes, requires_grad=True)
+        (g,) = autograd.grad(box_iou(x, second, kind="ciou", eps=1e-7), [x], weight, create_graph=graph)
+        assert g is not None
+        return x, g
+
+    x, g = gradient(first, True)
+    (found,) = autograd.grad(mmk.sum(mmk.mul(g, direction)), [x])
+    assert found is not None
+    for at in np.ndindex(5, 4):
+        step = np.zeros((5, 4))
+        step[at] = 1e-6
+        apart = gradient(first + step, False)[1].data - gradient(first - step, False)[1].data
+        np.testing.assert_allclose(found.data[at], (apart * direction).sum() / 2e-6, rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@ against polygons."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mmkernels.ops.detect import batched_nms, box_iou_rotated, nms, nms_rotated,
 from reference import detect as reference
 
 Array = NDArray[Any]
+BOXES, SCORES = np.array([[0, 0, 10, 10], [1, 1, 10, 10]], np.float32), np.array([0.5, 0.75], np.float32)
 THRESHOLDS = (0.0, 0.03, 0.1, 0.3, 0.5, 0.7, 0.95, 1.0)
 
 
@@ -281,3 +283,49 @@ def test_directions_are_true_or_false() -> None:
             box_iou_rotated(boxes, boxes, **{name: bad})
         with pytest.raises(mmk.ContractTypeError, match=rf"^nms_rotated: {name} is .*; expected True or False"):
             nms_rotated(boxes, scores, 0.5, **{name: bad})
+
+
+def test_results_of_a_fixed_length_go_where_they_are_told() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 10, 10], [20, 20, 30, 30]], np.float32)
+    turned, scores, classes = (
+        np.pad(boxes, ((0, 0), (0, 1))),
+        np.array([0.8, 0.9, 0.7], np.float32),
+        np.array([0, 0, 1]),
+    )
+    calls: list[Callable[..., Any]] = [
+        lambda **options: nms(boxes, scores, 0.5, **options),
+        lambda **options: batched_nms(boxes, scores, classes, 0.5, **options),
+        lambda **options: nms_rotated(turned, scores, 0.5, **options),
+        lambda **options: soft_nms(boxes, scores, 0.5, **options),
+    ]
+    for call in calls:
+        wanted = call(max_output_size=4)
+        out = tuple(np.full_like(x, 7) for x in wanted)
+        found = call(max_output_size=4, out=out)
+        for x, y, w in zip(found, out, wanted, strict=True):
+            assert x is y and (y == w).all()
+        with pytest.raises(mmk.ContractTypeError, match="out= was given; expected max_output_size too"):
+            call(out=out)
+        with pytest.raises(mmk.ContractError, match=r"out\[0\].shape is \(4,\); expected \(5,\)"):
+            call(max_output_size=5, out=out)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: soft_nms(BOXES, SCORES, 1.5), "soft_nms: iou_threshold is 1.5; expected a number from 0 to 1"),
+        (lambda: soft_nms(BOXES, SCORES, np.nan), "soft_nms: iou_threshold is nan; expected a number from 0 to 1"),
+        (lambda: soft_nms(BOXES, SCORES, method="gaussian", sigma=1e-50), "soft_nms: sigma is 1e-50; expected"),
+        (lambda: soft_nms(BOXES, SCORES, sigma=np.inf), "soft_nms: sigma is inf; expected"),
+        (lambda: soft_nms(BOXES, SCORES, max_output_size=-1), "soft_nms: max_output is -1"),
+        (lambda: nms(BOXES, SCORES, -0.1), "nms: iou_threshold is -0.1; expected a number from 0 to 1"),
+        (lambda: nms(BOXES, SCORES, 0.5, score_threshold=np.nan), "nms: score_threshold is NaN; expected a number"),
+        (lambda: mmk.box_iou(BOXES, BOXES, eps=np.inf), "box_iou: eps is inf; expected a finite number, at least 0"),
+        (lambda: mmk.box_encode(BOXES, BOXES, weights=(1, np.nan, 1, 1)), "box_encode: weights is"),
+        (lambda: mmk.box_decode(BOXES, BOXES, log_clip=np.nan), "box_decode: log_clip is nan; expected a number"),
+    ],
+)
+def test_numbers_that_have_no_meaning_are_refused(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(mmk.ContractError) as caught:
+        call()
+    assert str(caught.value).startswith(message)

@@ -450,7 +450,7 @@ ROW = row_of(A=1, lo=-1, hi=1)
         (
             lambda: diffusion_step(X, X, ROW, return_history=True, out=np.empty_like(X)),
             WrongType,
-            "out= was given; expected none, as there are 2 results",
+            "out= was given one array; expected a tuple of 2, one a result",
         ),
         (lambda: diffusion_step(X, X, ROW, out=X), Refused, "out overlaps operand 0; expected memory of its own"),
         (lambda: add_noise(X, X, "a", 1.0), WrongType, "alpha is 'a'; expected a number or an array"),

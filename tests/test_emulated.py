@@ -14,6 +14,7 @@ import harness
 from emulated import SCHEDULES, Array, Schedule, floor, run_on, scheduled
 from floors import call_id, calls, check_found, differences
 from mmkernels.contract import Case
+from mmkernels.errors import ContractError
 from mmkernels.interop import device
 from mmkernels.operator import OPERATORS, Operator
 from mmkernels.verify import case_operands, run
@@ -95,13 +96,23 @@ def test_layouts(operator: Operator, case: Case, dtype: str) -> None:
 
 @pytest.mark.parametrize(("operator", "case", "dtype"), parameters("float32", "float16"))
 def test_out(operator: Operator, case: Case, dtype: str) -> None:
-    """A result that is given is written whole, in any layout, and nothing beside it is touched."""
+    """Results that are given are written whole, one in any layout, and nothing beside it is touched."""
     operands, wanted = _on_cpu(operator.name, case.name, dtype)
-    if len(wanted) != 1 or not wanted[0].size:
+    if not wanted[0].size:
         return
     module = floor("_emulated")
     door = device.library(module.__name__)
     found = run_on(module, operator, case, operands)
+    if len(wanted) != 1:
+        outs = tuple(door.from_numpy(np.full_like(y, np.nan if harness.is_float(y) else 1), None) for y in found)
+        with scheduled(module, Schedule("reverse")):
+            again = run_on(module, operator, case, operands, outs)
+        assert harness.same_bits(again, found), differences(operator, again, found)
+        assert harness.same_bits(tuple(map(door.to_numpy, outs)), found)
+        if found[0].shape == found[1].shape and found[0].dtype == found[1].dtype:
+            with pytest.raises(ContractError, match=r"out\[1\] overlaps out\[0\]; expected memory of its own"):
+                run_on(module, operator, case, operands, (outs[0], outs[0], *outs[2:]))
+        return
     for layout in (harness.strided, harness.fortran):
         wide = np.zeros((wanted[0].size * 2 + 8,), wanted[0].dtype)
         memory = door.from_numpy(wide, None)

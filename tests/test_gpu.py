@@ -151,6 +151,10 @@ def test_out(place: Place, operator: Operator, case: Case, dtype: str) -> None:
     if len(first) != 1:
         with pytest.raises(mmk.ContractTypeError, match="out= was given"):
             run(operator, case, given, out=place.put(image_of(first[0])))
+        outs = tuple(place.put(image_of(np.full_like(y, np.nan if harness.is_float(y) else 1))) for y in first)
+        found = run(operator, case, given, out=outs)
+        assert all(a is b for a, b in zip(found, outs, strict=True))
+        assert_same(operator, tuple(map(place.get, outs)), first, "outs")
         return
     y = first[0]
     poison = np.nan if harness.is_float(y) else 1

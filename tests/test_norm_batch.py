@@ -171,16 +171,65 @@ def test_what_is_refused() -> None:
         batch_norm(x, np.ones(3), one)
     with pytest.raises(mmk.ContractTypeError, match=r"^batch_norm: bias.dtype is float64; expected float16 or float32"):
         batch_norm(x.astype(np.float16), one, one, None, np.ones(3))
-    with pytest.raises(mmk.ContractTypeError, match=r"^batch_norm_training: out= was given"):
+    with pytest.raises(mmk.ContractTypeError, match=r"^batch_norm: out= was given one array; expected a tuple of 3"):
         batch_norm(normal(0, 2, 3), one, one, training=True, out=np.empty((2, 3), np.float32))
     with pytest.raises(mmk.ContractError, match=r"^instance_norm: x has 1 value for each mean"):
         instance_norm(x)
     with pytest.raises(mmk.ContractError, match=r"^instance_norm: weight.shape\[0\] is 2; expected C = 3"):
         instance_norm(normal(0, 1, 3, 4), weight=np.ones(2, np.float32))
-    with pytest.raises(mmk.ContractError, match=r"^instance_norm: running_mean or running_var is given"):
-        instance_norm(normal(0, 1, 3, 4), one, one)
+    with pytest.raises(mmk.ContractError, match=r"^instance_norm: one of running_mean and running_var is None"):
+        instance_norm(normal(0, 1, 3, 4), one)
+    with pytest.raises(mmk.ContractError, match=r"^instance_norm: running_var.shape is \(2,\); expected \(3,\)"):
+        instance_norm(normal(0, 1, 3, 4), one, np.ones(2, np.float32))
+    with pytest.raises(mmk.ContractTypeError, match=r"^instance_norm: out= was given one array; expected a tuple of 3"):
+        instance_norm(normal(0, 1, 3, 4), one, one, out=np.empty((1, 3, 4), np.float32))
     with pytest.raises(mmk.ContractError, match=r"^rms_norm: normalized_shape is \(2,\); expected the last extents"):
         rms_norm(x, 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_instance_norms_running_statistics(dtype: str) -> None:
+    """As torch's: each sample's channel moves the statistics, and the samples' are averaged; y does not see them."""
+    x, momentum = normal(0, 3, 5, 4, 6).astype(dtype), 0.3
+    mean, var = normal(1, 5).astype(dtype), np.abs(normal(2, 5)).astype(dtype)
+    weight, bias = normal(3, 5).astype(dtype), normal(4, 5).astype(dtype)
+    before = [a.copy() for a in (x, mean, var)]
+    y, new_mean, new_var = instance_norm(x, mean, var, weight, bias, momentum=momentum)
+    np.testing.assert_array_equal(y, instance_norm(x, None, None, weight, bias))
+    wide, wanted = x.astype(np.float64), "float64" if dtype == "float64" else "float32"
+    means, variances = wide.mean((2, 3)).mean(0), wide.var((2, 3), ddof=1).mean(0)
+    for new, old, batch in ((new_mean, mean, means), (new_var, var, variances)):
+        assert new.dtype == wanted
+        np.testing.assert_allclose(
+            new, (1 - momentum) * old.astype(np.float64) + momentum * batch, rtol=1e-5, atol=1e-6
+        )
+    for a, b in zip((x, mean, var), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    out = tuple(np.empty_like(a) for a in (y, new_mean, new_var))
+    found = instance_norm(x, mean, var, weight, bias, momentum=momentum, out=out)
+    assert all(a is b for a, b in zip(found, out, strict=True))
+    for a, b in zip(out, (y, new_mean, new_var), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_instance_norms_statistics_leave_gradients_alone() -> None:
+    x, one = Variable(normal(5, 2, 3, 7), requires_grad=True), np.ones(3, np.float32)
+    gy = normal(6, 2, 3, 7)
+    gradients = [grad(y, [x], gy)[0] for y in (instance_norm(x), instance_norm(x, one, one)[0])]
+    assert gradients[0] is not None and gradients[1] is not None
+    np.testing.assert_array_equal(gradients[0].data, gradients[1].data)
+    empty = instance_norm(normal(0, 0, 3, 4), one, 2 * one)
+    assert empty[0].shape == (0, 3, 4) and empty[1].tolist() == [1, 1, 1] and empty[2].tolist() == [2, 2, 2]
+
+
+def test_batch_norm_trains_into_given_memory() -> None:
+    x, one = normal(7, 4, 3, 5), np.ones(3, np.float32)
+    wanted = batch_norm(x, one, one, training=True)
+    out = tuple(np.empty_like(a) for a in wanted)
+    found = batch_norm(x, one, one, training=True, out=out)
+    assert len(found) == 3 and all(a is b for a, b in zip(found, out, strict=True))
+    for a, b in zip(out, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_instance_norm_is_group_norm_of_single_channels() -> None:

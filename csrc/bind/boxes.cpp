@@ -6,6 +6,7 @@ namespace mmk::bind {
 void bind_boxes(Registry& registry) {
     MMK_BIND(box_iou, BoxIou);
     MMK_BIND(box_iou_grad, BoxIouGrad);
+    MMK_BIND(box_angle, BoxAngle);
     MMK_BIND(box_convert, BoxConvert);
     MMK_BIND(clip_boxes, ClipBoxes);
     MMK_BIND(clip_boxes_grad, ClipBoxesGrad);

@@ -19,6 +19,9 @@ auto* array_of(PyObject* o) { return py::detail::array_proxy(o); }
 bool is_plain_array(PyObject* o) {
     return Py_TYPE(o) == npy_api::get().PyArray_Type_ && (array_of(o)->flags & npy_api::NPY_ARRAY_ALIGNED_);
 }
+// out: None, an array, or a tuple of arrays, one for each of several results.
+Py_ssize_t out_count(PyObject* out) { return out == Py_None ? 0 : PyTuple_CheckExact(out) ? PyTuple_GET_SIZE(out) : 1; }
+PyObject* out_at(PyObject* out, Py_ssize_t i) { return PyTuple_CheckExact(out) ? PyTuple_GET_ITEM(out, i) : out; }
 
 // The signature of a call as bytes: equal bytes, equal plan.
 class Signature {
@@ -32,6 +35,11 @@ class Signature {
         raw(a->strides, size_t(a->nd) * sizeof(Py_ssize_t));
     }
     void absent() { tag('-'); }
+    void out(PyObject* o) {
+        const Py_ssize_t count = PyTuple_CheckExact(o) ? PyTuple_GET_SIZE(o) : -1;
+        raw(&count, sizeof count);
+        for (Py_ssize_t i = 0; i < out_count(o); ++i) array(out_at(o, i));
+    }
     // False for a value that has no stable bytes.
     bool attribute(PyObject* o) {
         if (o == Py_None) return tag('n'), true;
@@ -134,10 +142,11 @@ Entry::Entry(const OperatorInfo& info, int operands, int attributes, py::object 
       other_(std::move(other)), bad_value_(std::move(bad_value)) {}
 
 bool Entry::plain(PyObject* const* arguments) const {
-    for (int i = 0; i < operands_ + 1; ++i) {
-        PyObject* o = arguments[i < operands_ ? i : operands_ + attributes_];
-        if (o != Py_None && !is_plain_array(o)) return false;
-    }
+    for (int i = 0; i < operands_; ++i)
+        if (arguments[i] != Py_None && !is_plain_array(arguments[i])) return false;
+    PyObject* const out = arguments[operands_ + attributes_];
+    for (Py_ssize_t i = 0; i < out_count(out); ++i)
+        if (!is_plain_array(out_at(out, i))) return false;
     return true;
 }
 
@@ -146,13 +155,16 @@ std::shared_ptr<Plan> Entry::find(PyObject* const* arguments) {
     thread_local Signature signature;
     signature.clear();
     bool known = true;
-    for (int i = 0; i < operands_ + 1; ++i) {
-        PyObject* o = arguments[i < operands_ ? i : operands_ + attributes_];
-        if (o == Py_None)
+    for (int i = 0; i < operands_; ++i) {
+        if (arguments[i] == Py_None)
             signature.absent();
         else
-            signature.array(o);
+            signature.array(arguments[i]);
     }
+    if (PyObject* const out = arguments[operands_ + attributes_]; out != Py_None)
+        signature.out(out);
+    else
+        signature.absent();
     for (int i = 0; i < attributes_ && known; ++i) known = signature.attribute(arguments[operands_ + i]);
     if (known) {
         const auto found = plans_.find(signature.bytes());
@@ -178,23 +190,31 @@ std::shared_ptr<Plan> Entry::build(PyObject* const* arguments) {
     return make_plan(info_, description);
 }
 
-bool Entry::check_out(const Plan& plan, PyObject* const* arguments, PyObject* out) const {
+bool Entry::check_out(const Plan& plan, PyObject* const* arguments, PyObject* all) const {
     const auto fail = [&](const std::string& text) {
         const py::object error = py::module_::import("mmkernels.errors").attr("ContractError");
         PyErr_SetString(error.ptr(), (info_.name + ": " + text).c_str());
         return false;
     };
-    if (!(array_of(out)->flags & npy_api::NPY_ARRAY_WRITEABLE_))
-        return fail("out is read-only; expected a writeable array");
-    const auto [out_first, out_last] = span(out);
-    for (const Plan::Input& input : plan.inputs) {
-        const auto [first, last] = span(arguments[input.position]);
-        if (first >= out_last || out_first >= last) continue;
-        // Interleaved views need NumPy's exact test.
-        const py::object overlap =
-            py::module_::import("numpy").attr("shares_memory")(py::handle(out), py::handle(arguments[input.position]));
-        if (overlap.cast<bool>())
-            return fail("out overlaps operand " + std::to_string(input.position) + "; expected memory of its own");
+    for (Py_ssize_t k = 0; k < out_count(all); ++k) {
+        PyObject* const out = out_at(all, k);
+        const std::string name = PyTuple_CheckExact(all) ? "out[" + std::to_string(k) + "]" : "out";
+        if (!(array_of(out)->flags & npy_api::NPY_ARRAY_WRITEABLE_))
+            return fail(name + " is read-only; expected a writeable array");
+        const auto [out_first, out_last] = span(out);
+        const auto overlaps = [&, first = out_first, last = out_last](PyObject* other) {
+            const auto [other_first, other_last] = span(other);
+            if (other_first >= last || first >= other_last) return false;
+            // Interleaved views need NumPy's exact test.
+            return py::module_::import("numpy").attr("shares_memory")(py::handle(out), py::handle(other)).cast<bool>();
+        };
+        for (const Plan::Input& input : plan.inputs)
+            if (overlaps(arguments[input.position]))
+                return fail(name + " overlaps operand " + std::to_string(input.position) +
+                            "; expected memory of its own");
+        for (Py_ssize_t i = 0; i < k; ++i)
+            if (overlaps(out_at(all, i)))
+                return fail(name + " overlaps out[" + std::to_string(i) + "]; expected memory of its own");
     }
     return true;
 }
@@ -225,8 +245,10 @@ bool Entry::fill(const Plan& plan, PyObject* const* arguments, char* image, std:
     PyObject* const out = arguments[operands_ + attributes_];
     if (out != Py_None) {
         if (!check_out(plan, arguments, out)) return false;
-        outputs.push_back(Py_NewRef(out));
-        tensor_at(image, plan.outputs[0].offset).data = array_of(out)->data;
+        for (size_t i = 0; i < plan.outputs.size(); ++i) { // as many as the contract has seen
+            outputs.push_back(Py_NewRef(out_at(out, Py_ssize_t(i))));
+            tensor_at(image, plan.outputs[i].offset).data = array_of(outputs.back())->data;
+        }
     } else {
         for (const Plan::Output& output : plan.outputs) {
             outputs.push_back(new_output(output).release().ptr());

@@ -22,7 +22,7 @@ class Entry {
     double host_seconds(const py::args& arguments, int64_t repetitions);
 
   private:
-    bool plain(PyObject* const* arguments) const; // whether operands and out are plain arrays or None
+    bool plain(PyObject* const* arguments) const; // whether operands and results are plain arrays or None
     std::shared_ptr<Plan> find(PyObject* const* arguments);
     std::shared_ptr<Plan> build(PyObject* const* arguments);
     bool fill(const Plan& plan, PyObject* const* arguments, char* image, std::vector<PyObject*>& outputs);

@@ -128,6 +128,7 @@ void additive_attention(const AdditiveAttention& op, Context& context) {
                 const bool alive = softmax.total != T(0);
                 const T inverse = T(1) / softmax.total;
                 for (int64_t d = 0; d < e.columns; ++d) result[d] = alive ? result[d] * inverse + T(0) : T(0);
+                if (!lse) continue;
                 lse[row] =
                     alive ? fma_scalar(softmax.maximum, T(0x1.62e42fefa39efp-1), log(Vec<T>(softmax.total)).lane(0))
                           : T(-__builtin_inff());

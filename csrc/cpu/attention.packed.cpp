@@ -37,7 +37,7 @@ template <class T> void fill(const Tensor& x, T value) {
     T* const to = static_cast<T*>(x.data);
     for (int64_t i = 0; i < x.size(); ++i) to[i] = value;
 }
-// Two results or more are the library's own, and so contiguous.
+// Several results lie as the library makes them: contiguous.
 void clear(const Tensor& x) { std::memset(x.data, 0, size_t(x.size() * itemsize(x.dtype))); }
 
 } // namespace
@@ -48,12 +48,14 @@ void attention_packed(const AttentionPacked& op, Context& context) {
     AttentionPacked rows = op;
     for (const auto x : {&AttentionPacked::q, &AttentionPacked::k, &AttentionPacked::v})
         rows.*x = in_rows(context, op.*x);
-    clear(op.y);
-    visit_float(op.q.dtype, [&](auto zero) { fill(op.lse, decltype(zero)(-__builtin_inff())); });
+    rows.y = op.y.contiguous() ? op.y : contiguous_scratch(context, op.y);
+    clear(rows.y);
+    if (op.lse) visit_float(op.q.dtype, [&](auto zero) { fill(op.lse, decltype(zero)(-__builtin_inff())); });
     Attention padded;
     share_packed(padded, rows, queries.tensor, keys.tensor, queries.most, keys.most);
     padded.sink = op.sink;
     attention(padded, context);
+    if (rows.y.data != op.y.data) copy_strided(context, op.y, rows.y);
 }
 
 void attention_packed_grad(const AttentionPackedGrad& op, Context& context) {
@@ -70,6 +72,19 @@ void attention_packed_grad(const AttentionPackedGrad& op, Context& context) {
     padded.gq = packed_view(op.gq, sequences, queries.most);
     padded.gk = packed_view(op.gk, sequences, keys.most), padded.gv = packed_view(op.gv, sequences, keys.most);
     attention_grad(padded, context);
+}
+
+void attention_packed_slopes_grad(const AttentionPackedSlopesGrad& op, Context& context) {
+    const Starts queries = starts_of(context, op.query_starts, op.q.extent[0], op.max_queries);
+    const Starts keys = starts_of(context, op.key_starts, op.k.extent[0], op.max_keys);
+    using A = AttentionPackedSlopesGrad;
+    A rows = op;
+    for (const auto x : {&A::q, &A::k, &A::v, &A::y, &A::gy}) rows.*x = in_rows(context, op.*x);
+    AttentionSlopesGrad padded;
+    share_packed(padded, rows, queries.tensor, keys.tensor, queries.most, keys.most);
+    padded.gy = packed_view(rows.gy, op.query_starts.extent[0] - 1, queries.most), padded.glse = op.glse;
+    padded.gslopes = op.gslopes;
+    attention_slopes_grad(padded, context);
 }
 
 } // namespace mmk::cpu::MMK_ISA

@@ -1,4 +1,5 @@
-// The gradients of what attention adds to its scores by head alone: the table of relative biases, and the sinks.
+// The gradients of what attention adds to its scores by head alone: a bias that all items share, the table of relative biases,
+// slopes, and the sinks.
 #include "../ops/attention.h"
 
 #include "../core/reduce.h"
@@ -10,6 +11,12 @@ namespace {
 
 constexpr int64_t segment_panels = 16; // of which one task sums the entries
 
+template <class T> void add_row(const T* from, int64_t count, T* to) {
+    int64_t k = 0;
+    for (; k + lanes <= count; k += lanes) (Vec<T>::load(to + k) + Vec<T>::load(from + k)).store(to + k);
+    for (; k < count; ++k) to[k] = to[k] + from[k];
+}
+
 // Of one task: the sums of a panel's diagonals, x = key - query + 47; and those of a segment, by entry and at both ends.
 template <class T> struct Diagonals {
     T *line, *entries, left[key_block], right[key_block];
@@ -17,12 +24,13 @@ template <class T> struct Diagonals {
 
     // The rows of ds, [query][key], of the keys [key, key + count).
     MMK_MEMBER void add_rows(const T* rows, int64_t queries, int64_t key, int64_t count) {
-        for (int64_t i = 0; i < queries; ++i) {
-            T* const to = line + key - i + panel_queries - 1;
-            const T* const from = rows + i * key_block;
-            int64_t k = 0;
-            for (; k + lanes <= count; k += lanes) (Vec<T>::load(to + k) + Vec<T>::load(from + k)).store(to + k);
-            for (; k < count; ++k) to[k] = to[k] + from[k];
+        for (int64_t i = 0; i < queries; ++i) add_row(rows + i * key_block, count, line + key - i + panel_queries - 1);
+    }
+    // Adds the panel whose first query stands at `position`, times the distances that slopes multiply.
+    MMK_MEMBER void add_slopes(int64_t position) {
+        for (int64_t x = 0; x < size; ++x) {
+            const int64_t distance = x - (panel_queries - 1) - position;
+            left[x % key_block] = fma_scalar(T(distance < 0 ? distance : -distance), line[x], left[x % key_block]);
         }
     }
     // Adds the panel whose first query stands at `position`.
@@ -43,47 +51,109 @@ template <class T> struct Diagonals {
     }
 };
 
+// What a table of `width` entries reads, or slopes multiply: [item][segment][head][entry], an entry for slopes.
+template <class T, class Op> const T* sum_segments(Context& context, const Problem<T>& p, const Op& op,
+                                                   int64_t segments, int64_t width, bool of_slopes) {
+    const int64_t size = p.keys + panel_queries, room_size = Room<T>::size(p);
+    const int64_t tasks = p.batch * p.heads * segments, workers = context.threads < tasks ? context.threads : tasks;
+    const int64_t own = room_size + size + key_block * panel_queries;
+    T* const memory = context.scratch<T>(workers * own);
+    T* const sums = context.scratch<T>(tasks * width);
+    parallel_for(context, tasks, [&](int64_t task, int worker) {
+        T* const mine = memory + worker * own;
+        Room<T> room(mine, p);
+        T* const rows = mine + room_size + size;
+        const int64_t h = task % p.heads, segment = task / p.heads % segments, b = task / p.heads / segments;
+        Diagonals<T> diagonals{mine + room_size, sums + task * width, {}, {}, size, width / 2};
+        for (int64_t x = 0; x < width; ++x) diagonals.entries[x] = 0;
+        const int64_t after = (segment + 1) * segment_panels;
+        for (int64_t i = segment * segment_panels; i < after && i < p.panels; ++i) {
+            if (p.rule.packed() && i * panel_queries >= p.rule.item(b).queries) break;
+            const Work<T> work = prepare(p, op, b, h, i, room);
+            Ahead ahead;
+            for (int64_t x = 0; x < size; ++x) diagonals.line[x] = 0;
+            const int64_t end = work.panel.last_limit();
+            for (int64_t key = work.panel.first_block(); key < end; key += key_block) {
+                const int64_t count = end - key < key_block ? end - key : key_block;
+                if (differentiate(p, work, key, count, ahead, false) == Seen::none) continue;
+                lanes_to_rows(room.gscores, work.panel.width(), work.panel.queries, count, rows, key_block);
+                diagonals.add_rows(rows, work.panel.queries, key, count);
+            }
+            const int64_t position = work.panel.item.position + work.panel.first;
+            of_slopes ? diagonals.add_slopes(position) : diagonals.add_panel(position);
+        }
+        diagonals.finish();
+    });
+    return sums;
+}
+// to[group][x] = the sum over i of sums[group][i][x], in order.
+template <class T> void add_segments(const T* sums, int64_t groups, int64_t count, int64_t size, T* to) {
+    for (int64_t at = 0; at < groups * size; ++at) {
+        T sum = 0;
+        for (int64_t i = 0; i < count; ++i) sum = sum + sums[(at / size * count + i) * size + at % size];
+        to[at] = sum;
+    }
+}
+template <class T> int64_t segments_of(const Problem<T>& p) { return (p.panels + segment_panels - 1) / segment_panels; }
+
 } // namespace
+
+// A task is a panel of queries of a head, for all items: nothing of the size of their scores is kept.
+void attention_shared_bias_grad(const AttentionSharedBiasGrad& op, Context& context) {
+    visit_float(op.q.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const Problem<T> p(context, op);
+        const DenseOut<T> gbias(context, op.gbias);
+        const int64_t tasks = p.heads * p.panels, workers = context.threads < tasks ? context.threads : tasks;
+        const int64_t room_size = Room<T>::size(p), block = key_block * panel_queries, sums = panel_queries * p.keys;
+        T* const memory = context.scratch<T>(workers * (room_size + block + sums));
+        parallel_for(context, tasks, [&](int64_t task, int worker) {
+            T* const mine = memory + worker * (room_size + block + sums);
+            Room<T> room(mine, p);
+            T *const rows = mine + room_size, *const sum = rows + block;
+            const int64_t h = task / p.panels, i = task % p.panels, left = p.queries - i * panel_queries;
+            const int64_t size = (left < panel_queries ? left : panel_queries) * p.keys;
+            T* const to = gbias + (h * p.queries + i * panel_queries) * p.keys;
+            for (int64_t x = 0; x < size; ++x) to[x] = 0;
+            for (int64_t first = 0; first < p.batch; first += shared_bias_items) {
+                for (int64_t x = 0; x < size; ++x) sum[x] = 0;
+                for (int64_t b = first; b < p.batch && b < first + shared_bias_items; ++b) {
+                    const Work<T> work = prepare(p, op, b, h, i, room);
+                    Ahead ahead;
+                    const int64_t end = work.panel.last_limit();
+                    for (int64_t key = work.panel.first_block(); key < end; key += key_block) {
+                        const int64_t count = end - key < key_block ? end - key : key_block;
+                        if (differentiate(p, work, key, count, ahead, false) == Seen::none) continue;
+                        lanes_to_rows(room.gscores, work.panel.width(), work.panel.queries, count, rows, key_block);
+                        for (int64_t query = 0; query < work.panel.queries; ++query)
+                            add_row(rows + query * key_block, count, sum + query * p.keys + key);
+                    }
+                }
+                add_row(sum, size, to);
+            }
+        });
+    });
+}
 
 void attention_table_grad(const AttentionTableGrad& op, Context& context) {
     visit_float(op.q.dtype, [&](auto zero) {
         using T = decltype(zero);
         const Problem<T> p(context, op);
         const DenseOut<T> gtable(context, op.gtable);
-        const int64_t width = op.table.extent[1], size = p.keys + panel_queries, room_size = Room<T>::size(p);
-        const int64_t segments = (p.panels + segment_panels - 1) / segment_panels;
-        const int64_t tasks = p.batch * p.heads * segments, workers = context.threads < tasks ? context.threads : tasks;
-        const int64_t own = room_size + size + key_block * panel_queries;
-        T* const memory = context.scratch<T>(workers * own);
-        T* const sums = context.scratch<T>(tasks * width); // [item][segment][head][entry]
-        parallel_for(context, tasks, [&](int64_t task, int worker) {
-            T* const mine = memory + worker * own;
-            Room<T> room(mine, p);
-            T* const rows = mine + room_size + size;
-            const int64_t h = task % p.heads, segment = task / p.heads % segments, b = task / p.heads / segments;
-            Diagonals<T> diagonals{mine + room_size, sums + task * width, {}, {}, size, width / 2};
-            for (int64_t x = 0; x < width; ++x) diagonals.entries[x] = 0;
-            const int64_t after = (segment + 1) * segment_panels;
-            for (int64_t i = segment * segment_panels; i < after && i < p.panels; ++i) {
-                const Work<T> work = prepare(p, op, b, h, i, room);
-                Ahead ahead;
-                for (int64_t x = 0; x < size; ++x) diagonals.line[x] = 0;
-                const int64_t end = work.panel.last_limit();
-                for (int64_t key = work.panel.first_block(); key < end; key += key_block) {
-                    const int64_t count = end - key < key_block ? end - key : key_block;
-                    if (differentiate(p, work, key, count, ahead, false) == Seen::none) continue;
-                    lanes_to_rows(room.gscores, work.panel.width(), work.panel.queries, count, rows, key_block);
-                    diagonals.add_rows(rows, work.panel.queries, key, count);
-                }
-                diagonals.add_panel(work.panel.item.position + work.panel.first);
-            }
-            diagonals.finish();
-        });
-        for (int64_t x = 0; x < p.heads * width; ++x) {
-            T sum = 0;
-            for (int64_t i = 0; i < p.batch * segments; ++i) sum = sum + sums[i * p.heads * width + x];
-            gtable[x] = sum;
-        }
+        const int64_t width = op.table.extent[1], segments = segments_of(p);
+        const T* const sums = sum_segments(context, p, op, segments, width, false);
+        add_segments<T>(sums, 1, p.batch * segments, p.heads * width, gtable);
+    });
+}
+
+void attention_slopes_grad(const AttentionSlopesGrad& op, Context& context) {
+    visit_float(op.q.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        const Problem<T> p(context, op);
+        const DenseOut<T> gslopes(context, op.gslopes);
+        const int64_t segments = segments_of(p), items = p.rule.packed() ? 1 : p.batch;
+        const T* const sums = sum_segments(context, p, op, segments, 1, true);
+        add_segments<T>(sums, items, items == p.batch ? segments : p.batch * segments, p.heads, gslopes);
     });
 }
 

@@ -2,12 +2,13 @@
 
 #include "../core/box_iou.h"
 #include "boxes.quads.h"
+#include "elementwise.h"
 
 namespace mmk::cpu::MMK_ISA {
 namespace {
 
-constexpr int64_t block = 512;  // boxes of a line that are turned into vectors at once: 16 KB for both operands
-constexpr int64_t grain = 8192; // pairs for which a second thread pays
+constexpr int64_t block = 512;       // boxes of a line that are turned into vectors at once: 16 KB for both operands
+constexpr int64_t pair_grain = 8192; // pairs for which a second thread pays
 
 // The pairs' last extent is a line; lines are numbered in logical order. Strides of 0 say what is shared: of N x M
 // pairs the second operand's line is turned once for many lines.
@@ -49,7 +50,7 @@ void for_blocks(Context& context, const Tensor& boxes1, const Tensor& boxes2, Bo
     const int64_t pairs = boxes1.size(0, boxes1.rank - 1);
     if (pairs == 0) return;
     const int64_t lines = pairs / a.length, blocks = (a.length + block - 1) / block;
-    const int64_t each = 1 + grain / (a.length < block ? a.length : block);
+    const int64_t each = 1 + pair_grain / (a.length < block ? a.length : block);
     Quad<T>* const quads = context.scratch<Quad<T>>(2 * block / lanes * context.threads);
     const T *const from1 = static_cast<const T*>(boxes1.data), *const from2 = static_cast<const T*>(boxes2.data);
     parallel_ranges(context, lines * blocks, each, [&](int64_t begin, int64_t end, int worker) {
@@ -99,6 +100,11 @@ void box_iou_grad(const BoxIouGrad& op, Context& context) {
             gradients(Overlap(op.kind), T(op.eps), n, a, b, g + at, g1 + 4 * at, g2 + 4 * at);
         });
     });
+}
+
+void box_angle(const BoxAngle& op, Context& context) {
+    elementwise(
+        context, [](auto width, auto height) { return diagonal_angle(width, height); }, op.y, op.width, op.height);
 }
 
 } // namespace mmk::cpu::MMK_ISA

@@ -86,7 +86,8 @@ template <class T> __global__ void __launch_bounds__(threads, 8)
         const C inverse = C(1) / total;
         for (int d = thread; d < g.columns; d += threads)
             y[row * g.columns + d] = narrow<T>(alive ? result[row * g.columns + d] * inverse + C(0) : C(0));
-        if (thread == 0) lse[row] = alive ? fma_scalar(maximum, C(ln_2), log(Vec<C>(total)).v) : minus_infinity<C>();
+        if (thread == 0 && lse)
+            lse[row] = alive ? fma_scalar(maximum, C(ln_2), log(Vec<C>(total)).v) : minus_infinity<C>();
     }
 }
 

@@ -155,6 +155,20 @@ template <class T> void backward_relative(const AttentionTableGrad& op, Context&
     backward_table<T>(context, problem, op.table.extent[1], gtable);
     gtable.finish();
 }
+template <class T> void backward_relative(const AttentionSharedBiasGrad& op, Context& context) {
+    const Dense<T> lse(context, op.lse);
+    const Backward<T> problem(context, op, lse, delta_of<T>(context, op), row_elements<T>);
+    DenseOut<T> gbias(context, op.gbias);
+    backward_shared_bias<T>(context, problem, gbias);
+    gbias.finish();
+}
+template <class T> void backward_relative(const AttentionSlopesGrad& op, Context& context) {
+    const Dense<T> lse(context, op.lse);
+    const Backward<T> problem(context, op, lse, delta_of<T>(context, op), row_elements<T>);
+    DenseOut<T> gslopes(context, op.gslopes);
+    backward_slopes<T>(context, problem, gslopes);
+    gslopes.finish();
+}
 template <class T> void backward_sink(const AttentionSinkGrad& op, Context& context) {
     const Dense<Compute<T>> lse(context, op.lse);
     const Dense<T> sink(context, op.sink);
@@ -232,6 +246,30 @@ void attention_table_grad(const AttentionTableGrad& op, Context& context) {
         if constexpr (sizeof(T) == 2) {
             using A = AttentionTableGrad;
             run_widened<T>(context, op, {&A::q, &A::k, &A::v, &A::y, &A::gy, &A::bias, &A::table}, {&A::gtable},
+                           [&](const A& wide) { backward_relative<float>(wide, context); });
+        } else
+            backward_relative<T>(op, context);
+    });
+}
+
+void attention_shared_bias_grad(const AttentionSharedBiasGrad& op, Context& context) {
+    visit_storage(op.q.dtype, [&](auto type) {
+        using T = MMK_T;
+        if constexpr (sizeof(T) == 2) {
+            using A = AttentionSharedBiasGrad;
+            run_widened<T>(context, op, {&A::q, &A::k, &A::v, &A::y, &A::gy, &A::bias, &A::table}, {&A::gbias},
+                           [&](const A& wide) { backward_relative<float>(wide, context); });
+        } else
+            backward_relative<T>(op, context);
+    });
+}
+
+void attention_slopes_grad(const AttentionSlopesGrad& op, Context& context) {
+    visit_storage(op.q.dtype, [&](auto type) {
+        using T = MMK_T;
+        if constexpr (sizeof(T) == 2) {
+            using A = AttentionSlopesGrad;
+            run_widened<T>(context, op, {&A::q, &A::k, &A::v, &A::y, &A::gy, &A::bias, &A::table}, {},
                            [&](const A& wide) { backward_relative<float>(wide, context); });
         } else
             backward_relative<T>(op, context);

@@ -185,7 +185,7 @@ template <class T> struct Backward {
     const Compute<T>*lse, *delta; // [B H Sq]
     Rows<T> gq, gk, gv;           // gradients that are wanted; or
     T* gbias;                     // [B H Sq Sk]; or
-    Compute<T>* segments;         // [segment of an item][H][W], of the table's gradient
+    Compute<T>* segments;         // [segment of an item][H][W], [H] for slopes, [segment][H Sq Sk] for a shared bias
     Compute<T> scale, folded;
 
     template <class Op>
@@ -221,6 +221,8 @@ template <class T> void backward_queries_scalar(Context& context, const Backward
 template <class T> void backward_keys_scalar(Context& context, const Backward<T>& problem);    // gk and gv
 // attention.relative.cu
 template <class T> void backward_table(Context& context, const Backward<T>& problem, int64_t width, T* gtable);
+template <class T> void backward_shared_bias(Context& context, const Backward<T>& problem, T* gbias);
+template <class T> void backward_slopes(Context& context, const Backward<T>& problem, T* gslopes);
 // attention.tensor.cu, attention.tensor_grad.cu: 16-bit types, head dimensions that fit.
 template <class T> void forward_tensor(Context& context, const Forward<T>& problem);
 template <class T> void backward_queries_tensor(Context& context, const Backward<T>& problem);

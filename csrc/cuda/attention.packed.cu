@@ -51,7 +51,7 @@ template <class C> void fill_lse(Context& context, const Tensor& x) {
     MMK_LAUNCH(context, fill_infinity<C>, grid_of(ceil_div(x.size(), threads)), threads, 0, static_cast<C*>(x.data),
                x.size());
 }
-// Two results or more are the library's own, and so contiguous.
+// Several results lie as the library makes them: contiguous.
 void clear(Context& context, const Tensor& x) {
     if (x.size() > 0) fill_zero(context, x.data, x.size() * itemsize(x.dtype));
 }
@@ -103,8 +103,9 @@ void attention_packed(const AttentionPacked& op, Context& context) {
                            [&](const A& wide) { attention_packed(wide, context); });
     A rows = op;
     for (const auto x : {&A::q, &A::k, &A::v}) rows.*x = in_rows(context, op.*x);
-    clear(context, op.y);
-    if (op.lse.size() > 0) {
+    rows.y = op.y.contiguous() ? op.y : contiguous_scratch(context, op.y);
+    clear(context, rows.y);
+    if (op.lse && op.lse.size() > 0) {
         if (op.lse.dtype == DType::float64)
             fill_lse<double>(context, op.lse);
         else
@@ -116,6 +117,7 @@ void attention_packed(const AttentionPacked& op, Context& context) {
                  most(op.max_keys, op.k.extent[0]));
     padded.sink = op.sink;
     attention(padded, context);
+    if (rows.y.data != op.y.data) copy_strided(context, op.y, rows.y);
 }
 
 void attention_packed_grad(const AttentionPackedGrad& op, Context& context) {
@@ -135,6 +137,22 @@ void attention_packed_grad(const AttentionPackedGrad& op, Context& context) {
     padded.gq = packed_view(op.gq, sequences, queries), padded.gk = packed_view(op.gk, sequences, keys);
     padded.gv = packed_view(op.gv, sequences, keys);
     attention_grad(padded, context);
+}
+
+void attention_packed_slopes_grad(const AttentionPackedSlopesGrad& op, Context& context) {
+    using A = AttentionPackedSlopesGrad;
+    if (itemsize(op.q.dtype) == 2)
+        return run_wide<A>(context, op, {&A::q, &A::k, &A::v, &A::y, &A::gy}, {},
+                           [&](const A& wide) { attention_packed_slopes_grad(wide, context); });
+    A rows = op;
+    for (const auto x : {&A::q, &A::k, &A::v, &A::y, &A::gy}) rows.*x = in_rows(context, op.*x);
+    const int64_t queries = most(op.max_queries, op.q.extent[0]), keys = most(op.max_keys, op.k.extent[0]);
+    AttentionSlopesGrad padded;
+    share_packed(padded, rows, starts_of(context, op.query_starts, op.q.extent[0]),
+                 starts_of(context, op.key_starts, op.k.extent[0]), queries, keys);
+    padded.gy = packed_view(rows.gy, op.query_starts.extent[0] - 1, queries), padded.glse = op.glse;
+    padded.gslopes = op.gslopes;
+    attention_slopes_grad(padded, context);
 }
 
 } // namespace mmk::cuda

@@ -2,11 +2,19 @@
 
 #include "../core/box_iou.h"
 #include "boxes.quads.cuh"
+#include "elementwise.cuh"
 
 namespace mmk::cuda {
 namespace {
 
 constexpr int threads = 256;
+
+template <class T> struct Angle {
+    __device__ T operator()(T width, T height) const {
+        using V = Vec<Compute<T>>;
+        return narrow<T>(diagonal_angle(V(widen(width)), V(widen(height))).v);
+    }
+};
 
 // The pairs of boxes of two operands, by their strides (0 where one is shared).
 template <class T> struct Pairs {
@@ -103,6 +111,13 @@ void box_iou_grad(const BoxIouGrad& op, Context& context) {
         MMK_LAUNCH(context, (gradients<T>), grid_of(ceil_div(pairs.count, threads)), threads, 0, pairs, g.get(),
                    g1.get(), g2.get(), rows_are_packed(g1.get()) && rows_are_packed(g2.get()));
         g1.finish(), g2.finish();
+    });
+}
+
+void box_angle(const BoxAngle& op, Context& context) {
+    visit_storage(op.y.dtype, [&](auto type) {
+        using T = typename decltype(type)::type;
+        map<T, T, T>(context, Angle<T>(), op.y, op.width, op.height);
     });
 }
 

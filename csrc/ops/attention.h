@@ -3,12 +3,14 @@
 //            key - position, and the bias; p = exp(s - max s); y = sum p v / sum p; lse = max s + log(sum p), natural log;
 //            a sink is one more score, in sum p alone
 //            attention_grad: p = exp(s - lse), delta = sum(gy y) - glse, ds = p (gy.v - delta), dx = ds (1 - tanh^2);
-//            gv = sum p gy, gq = scale sum dx k, gk = scale sum dx q;  attention_bias_grad: ds itself;
+//            gv = sum p gy, gq = scale sum dx k, gk = scale sum dx q;  attention_bias_grad: ds itself,
+//            attention_shared_bias_grad: ds summed over items, of a bias that all share;
 //            attention_table_grad: ds summed over the scores that read an entry;
+//            attention_slopes_grad: -|key - position| ds summed over an item's head;
 //            attention_sink_grad: -sum exp(sink - lse) delta over an item's rows and items
 // Shapes     as in ops/attention.py; query head h reads key head h / (H / Hkv); what broadcasts does so by stride 0. The
 //            leading extents *B have any strides: an item's number is taken apart once per task
-// Types      float32, float64, float16, bfloat16; lse, glse and slopes float32 beside 16 bits; mask bool, true = attend
+// Types      float32, float64, float16, bfloat16; lse, glse, slopes and gslopes float32 beside 16 bits; mask bool, true = attend
 // Limits     1 <= D <= 512, Dv <= 512; any Sq, Sk, empty ones too. Query i stands at position = i + offset: the operand
 //            offset; else the item's keys - its queries where causal is 2; else 0. A key is hidden by the mask, by causal
 //            (key > position), by the window (key < position - left, key > position + right), by key_lengths, and from
@@ -27,10 +29,13 @@
 //            a = 2^(m - n), l = fma(l, a, 2^(sink log2(e) - n)), O = O a, m = n. Then y = O (1 / l) + 0, lse = fma(m, ln 2,
 //            log l). Gradients: p = 2^fma(-log2(e), lse, s2); delta and gy.v are chunked dot products over Dv;
 //            dx = ds fma(-t, t, 1). gq adds the chains of its key blocks, gk and gv those of the query panels, panels of 48
-//            counted from query 0, query heads of a group in order; scale multiplies last. gtable: D(x), x = key - i + 47
-//            with i counted in the panel, adds ds in order of i; each entry adds D over the panels of a segment of 16; what
-//            lies at or beyond an end adds to lane x % 128 and the lanes last, in order; then items and segments add in
-//            order, item slowest. gsink is 0 - the long sum of exp(sink - lse) delta, item slowest
+//            counted from query 0, query heads of a group in order; scale multiplies last. A shared bias's: items add in
+//            order, from +0 in every 32, then those sums. gtable: D(x), x = key - i + 47 with i counted in the panel, adds
+//            ds in order of i; each entry adds D over the panels of a segment of 16; what lies at or beyond an end adds to
+//            lane x % 128 and the lanes last, in order; then items and segments add in order, item slowest. gslopes: a
+//            segment's lane x % 128 takes fma(-|distance|, D(x), lane) over its panels, the lanes are added last, in
+//            order, then the segments; packed, those of all sequences, sequence slowest. gsink is 0 - the long sum of
+//            exp(sink - lse) delta, item slowest
 // CUDA       float32 and float64 as above, and so are 16 bits (widened, rounded once) unless D and Dv are multiples of 8
 //            up to 256 and no slopes, table or soft cap is given (masks, biases, windows, lengths, offsets, sinks and the
 //            packed form are served): then tensor cores, padded to 32, 64, 96, 128 or 256. Sums of products go 16 at a time from column, key or query 0 in one float32 accumulator; s2 = S c, then the
@@ -38,9 +43,10 @@
 //            their products, l adds p unrounded: lane t of four adds keys 8n + 2t and the next, n rising, and the lanes
 //            last, (0 + 1) + (2 + 3). A row's bits still depend on nothing but itself and what it sees, and decode gives
 //            those of prefill. gq is one kernel's, gk and gv another's (tiles of 64 queries, 32 if padded beyond 64, heads
-//            of a group in order). A value seen that is infinite may come out as NaN. gtable is the scalar kernel's, a block
-//            a segment of an item's head. MMK_CUDA_ARCH=sm_90a on Hopper: 16 bits by wgmma, forward without mask and
-//            bias (csrc/cuda/attention.sm90.cu), backward without any hidden key and up to 128 columns
+//            of a group in order). A value seen that is infinite may come out as NaN. gtable, gslopes and a shared bias's
+//            gradient are the scalar kernel's in every type, a block a segment of an item's head, or of items.
+//            MMK_CUDA_ARCH=sm_90a on Hopper: 16 bits by wgmma, forward without mask and bias
+//            (csrc/cuda/attention.sm90.cu), backward without any hidden key and up to 128 columns
 //            (attention.grad.sm90.cu)
 // Source     Dao et al. 2022, arXiv 2205.14135; online softmax: Milakov and Gimelshein 2018, arXiv 1805.02867
 // Moves      q, y once; k, v once per panel, from cache
@@ -80,6 +86,16 @@ struct AttentionBiasGrad {
                query_lengths, gbias, causal, scale, window, softcap)
     Tensor query_starts, key_starts;
 };
+struct AttentionSharedBiasGrad {
+    Tensor q, k, v, y, lse, gy, mask, bias, glse, slopes, table, offset, key_lengths, query_lengths, gbias;
+    int64_t causal = 0;
+    double scale = 1;
+    int64_t window[2] = {-1, -1};
+    double softcap = 0;
+    MMK_FIELDS(AttentionSharedBiasGrad, q, k, v, y, lse, gy, mask, bias, glse, slopes, table, offset, key_lengths,
+               query_lengths, gbias, causal, scale, window, softcap)
+    Tensor query_starts, key_starts;
+};
 struct AttentionTableGrad {
     Tensor q, k, v, y, lse, gy, mask, bias, glse, slopes, table, offset, key_lengths, query_lengths, gtable;
     int64_t causal = 0;
@@ -88,6 +104,16 @@ struct AttentionTableGrad {
     double softcap = 0;
     MMK_FIELDS(AttentionTableGrad, q, k, v, y, lse, gy, mask, bias, glse, slopes, table, offset, key_lengths,
                query_lengths, gtable, causal, scale, window, softcap)
+    Tensor query_starts, key_starts;
+};
+struct AttentionSlopesGrad {
+    Tensor q, k, v, y, lse, gy, mask, bias, glse, slopes, table, offset, key_lengths, query_lengths, gslopes;
+    int64_t causal = 0;
+    double scale = 1;
+    int64_t window[2] = {-1, -1};
+    double softcap = 0;
+    MMK_FIELDS(AttentionSlopesGrad, q, k, v, y, lse, gy, mask, bias, glse, slopes, table, offset, key_lengths,
+               query_lengths, gslopes, causal, scale, window, softcap)
     Tensor query_starts, key_starts;
 };
 struct AttentionSinkGrad {
@@ -149,14 +175,27 @@ struct AttentionPackedGrad {
     MMK_FIELDS(AttentionPackedGrad, q, k, v, y, lse, gy, query_starts, key_starts, glse, slopes, gq, gk, gv, causal,
                scale, window, softcap, max_queries, max_keys)
 };
+struct AttentionPackedSlopesGrad {
+    Tensor q, k, v, y, lse, gy, query_starts, key_starts, glse, slopes, gslopes;
+    int64_t causal = 0;
+    double scale = 1;
+    int64_t window[2] = {-1, -1};
+    double softcap = 0;
+    int64_t max_queries = -1, max_keys = -1;
+    MMK_FIELDS(AttentionPackedSlopesGrad, q, k, v, y, lse, gy, query_starts, key_starts, glse, slopes, gslopes, causal,
+               scale, window, softcap, max_queries, max_keys)
+};
 
 MMK_OPERATOR(attention_packed, AttentionPacked)
 MMK_OPERATOR(attention_packed_grad, AttentionPackedGrad)
+MMK_OPERATOR(attention_packed_slopes_grad, AttentionPackedSlopesGrad)
 
 MMK_OPERATOR(attention, Attention)
 MMK_OPERATOR(attention_grad, AttentionGrad)
 MMK_OPERATOR(attention_bias_grad, AttentionBiasGrad)
+MMK_OPERATOR(attention_shared_bias_grad, AttentionSharedBiasGrad)
 MMK_OPERATOR(attention_table_grad, AttentionTableGrad)
+MMK_OPERATOR(attention_slopes_grad, AttentionSlopesGrad)
 MMK_OPERATOR(attention_sink_grad, AttentionSinkGrad)
 
 // ---- the packed form as the padded one --------------------------------------------------------------------------------
@@ -192,6 +231,9 @@ template <class Op, class Packed> MMK_INLINE void share_packed(Op& op, const Pac
     op.window[0] = packed.window[0], op.window[1] = packed.window[1];
     op.query_starts = query_starts, op.key_starts = key_starts;
 }
+
+// Items whose sum a shared bias's gradient begins anew: what a GPU's blocks share work by, and memory is 1 / 32 of ds.
+inline constexpr int64_t shared_bias_items = 32;
 
 // ---- what both floors read of an operator ----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 //                the area of the smallest box around both; diou: less d / (g + eps), d the squared distance of the
 //                centres, g the squared diagonal of that box; ciou: diou less v v / (1 - iou + v + eps),
 //                v = 4 / pi^2 (arctan(w / h) - arctan(w' / h'))^2
+//            box_angle: arctan(w / h), of which ciou's second derivatives are made
 //            box_convert: corners, corner and sides, centre and sides into each other, or the transposed map
 //            clip_boxes: x between 0 and width, y between 0 and height; box_area: (x2 - x1) (y2 - y1)
 //            box_encode: (weight (centre - centre') / side', weight log(side / side')), ' of the anchor; box_decode:
@@ -39,6 +40,10 @@ struct BoxIouGrad {
     int64_t kind = 0;
     double eps = 0;
     MMK_FIELDS(BoxIouGrad, gy, boxes1, boxes2, g1, g2, kind, eps)
+};
+struct BoxAngle {
+    Tensor width, height, y;
+    MMK_FIELDS(BoxAngle, width, height, y)
 };
 struct BoxConvert {
     Tensor x, y;
@@ -102,6 +107,7 @@ struct YoloGridDecode {
 
 MMK_OPERATOR(box_iou, BoxIou)
 MMK_OPERATOR(box_iou_grad, BoxIouGrad)
+MMK_OPERATOR(box_angle, BoxAngle)
 MMK_OPERATOR(box_convert, BoxConvert)
 MMK_OPERATOR(clip_boxes, ClipBoxes)
 MMK_OPERATOR(clip_boxes_grad, ClipBoxesGrad)

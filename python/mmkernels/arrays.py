@@ -120,6 +120,12 @@ def zeros_like(x: Any) -> Any:
     return np.zeros_like(x)
 
 
+def off_tape(x: Any) -> Any:
+    """The data alone of a Variable, a tensor without its graph: for results that have no gradient."""
+    library = library_of(x)
+    return x.data if library == "tape" else x.detach() if library == "torch" else x
+
+
 def scalar_like(value: Any, dtype: Any, like: Any) -> Any:
     """A number as an array without extents, of the library that `like` is of."""
     if library_of(like) == "torch":

@@ -12,7 +12,7 @@ from .arrays import library_of, scalar_like
 from .contract import WIDE, Contract, Operand, Solution, evaluate
 from .errors import ContractError, ContractTypeError
 
-__all__ = ["OPERATORS", "Operator"]
+__all__ = ["OPERATORS", "Operator", "list_out", "map_out"]
 
 OPERATORS: dict[str, Operator] = {}
 _DTYPE_CODES = {
@@ -25,6 +25,7 @@ _INTEGERS = ("int32", "int64", "uint32", "uint64", "uint8")
 _FIELDS: dict[str, dict[str, tuple[str, int]]] = _core.operator_fields()
 
 Plan = tuple[list[Any], list[Any], dict[str, Any], list[Any]]
+SeenOut = Operand | tuple[Operand, ...] | None
 Sugar = Callable[[dict[str, Any], Mapping[str, Operand]], dict[str, Any]]
 
 
@@ -109,19 +110,18 @@ class Operator:
                 raise ContractTypeError(f"{self.name}: {a.name} is None; expected an array of {a.shape}")
         return self.contract.solve(seen, self.plain_attributes(attributes, seen))
 
-    def describe_call(self, seen: Mapping[str, Operand], attributes: tuple[Any, ...], out: Operand | None) -> Plan:
+    def describe_call(self, seen: Mapping[str, Operand], attributes: tuple[Any, ...], out: SeenOut) -> Plan:
         """What the compiled half needs to make a plan; raises where the contract does."""
         solution = self.solve_seen(seen, attributes)
+        given = self._check_out(out, list(solution.outputs.values()))
         inputs = [
             (position, name, found.shape, found.strides, _DTYPE_CODES[found.dtype])
             for position, name in enumerate(self._operand_names)
             if (found := solution.operands.get(name)) is not None
         ]
         outputs = []
-        for name, wanted in solution.outputs.items():
-            if out is not None:
-                self._check_out(out, wanted, len(solution.outputs))
-                wanted = out
+        for (name, wanted), found in zip(solution.outputs.items(), given, strict=True):
+            wanted = wanted if found is None else found
             outputs.append((name, wanted.dtype, wanted.shape, wanted.strides, _DTYPE_CODES[wanted.dtype]))
         values = {}
         choices = {a.name: a.choices for a in self.contract.attributes if a.kind == "choice"}
@@ -140,20 +140,39 @@ class Operator:
 
     def _make_plan(self, operands: tuple[Any, ...], attributes: tuple[Any, ...], out: Any) -> Plan:
         seen = {n: _seen(o) for n, o in zip(self._operand_names, operands, strict=True) if o is not None}
-        inputs, outputs, values, ranges = self.describe_call(seen, attributes, None if out is None else _seen(out))
+        inputs, outputs, values, ranges = self.describe_call(seen, attributes, map_out(_seen, out))
         dtypes = {o.dtype.name: o.dtype for o in operands if o is not None}  # NumPy has bfloat16 from others alone
         numpy_outputs = [(name, dtypes.get(t) or np.dtype(t), *rest) for name, t, *rest in outputs]
         return inputs, numpy_outputs, values, ranges
 
-    def _check_out(self, out: Operand, wanted: Operand, count: int) -> None:
-        if count != 1:
-            raise ContractTypeError(f"{self.name}: out= was given; expected none, as there are {count} results")
-        if out.shape != wanted.shape:
-            raise ContractError(f"{self.name}: out.shape is {out.shape}; expected {wanted.shape}")
-        if out.dtype != wanted.dtype:
-            raise ContractTypeError(f"{self.name}: out.dtype is {out.dtype}; expected {wanted.dtype}")
-        if 0 not in out.shape and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
-            raise ContractError(f"{self.name}: out has a stride of 0; expected memory of its own for each element")
+    def _check_out(self, out: SeenOut, wanted: Sequence[Operand]) -> Sequence[Operand | None]:
+        """What is given for each result: one array for one, a tuple for several, which kernels write where they would
+        lie themselves."""
+        if out is None:
+            return [None] * len(wanted)
+        several, count = isinstance(out, tuple), len(wanted)
+        given = out if isinstance(out, tuple) else (out,)
+        if not several and count > 1:
+            raise ContractTypeError(f"{self.name}: out= was given one array; expected a tuple of {count}, one a result")
+        if several and (count == 1 or len(given) != count):
+            expected = "one array" if count == 1 else f"a tuple of {count}"
+            raise ContractTypeError(f"{self.name}: out is a tuple of {len(given)}; expected {expected}")
+        for i, (found, like) in enumerate(zip(given, wanted, strict=True)):
+            name = f"out[{i}]" if several else "out"
+            if found.shape != like.shape:
+                raise ContractError(f"{self.name}: {name}.shape is {found.shape}; expected {like.shape}")
+            if found.dtype != like.dtype:
+                raise ContractTypeError(f"{self.name}: {name}.dtype is {found.dtype}; expected {like.dtype}")
+            steps = list(zip(found.strides, like.strides, found.shape, strict=True)) if 0 not in found.shape else []
+            if any(s == 0 and n > 1 for s, _, n in steps):
+                raise ContractError(
+                    f"{self.name}: {name} has a stride of 0; expected memory of its own for each element"
+                )
+            if several and any(s != t and n > 1 for s, t, n in steps):
+                raise ContractError(
+                    f"{self.name}: {name} has strides {found.strides}; expected {like.strides}, those of the result"
+                )
+        return wanted if several else given  # strides of extents of 1 may be any
 
     def _bad_value(self, operand: int, position: int, value: float, low: int, high: int) -> NoReturn:
         a = self.contract.inputs[operand]
@@ -168,10 +187,10 @@ class Operator:
         """Serves calls whose operands are not all plain NumPy arrays."""
         n = len(self._operand_names)
         operands, attributes, out = arguments[:n], arguments[n:-1], arguments[-1]
-        libraries = {library_of(o) for o in operands if o is not None and not _is_scalar(o)} | (
-            {library_of(out)} if out is not None else set()
-        )
-        if "" in libraries or (out is not None and _is_scalar(out)):
+        outs = list_out(out)
+        libraries = {library_of(o) for o in operands if o is not None and not _is_scalar(o)}
+        libraries |= {library_of(o) for o in outs}
+        if "" in libraries or any(map(_is_scalar, outs)):
             self._refuse(operands, out)
         if "tape" in libraries:
             from .autograd import record
@@ -192,14 +211,16 @@ class Operator:
     def _call_numpy(self, operands: list[Any], attributes: tuple[Any, ...], out: Any) -> Any:
         if out is None:
             return self.call(*operands, *attributes, None)
-        if out.flags.aligned:
-            self.call(*operands, *attributes, _plain(out))
+        outs = list_out(out)
+        if all(o.flags.aligned for o in outs):
+            self.call(*operands, *attributes, map_out(_plain, out))
             return out
-        if not out.flags.writeable:
+        if not all(o.flags.writeable for o in outs):
             raise ContractError(f"{self.name}: out is read-only; expected a writeable array")
-        aligned = np.empty(out.shape, out.dtype)
+        aligned = map_out(lambda o: np.empty(o.shape, o.dtype), out)
         self.call(*operands, *attributes, aligned)
-        out[...] = aligned
+        for o, y in zip(outs, list_out(aligned), strict=True):
+            o[...] = y
         return out
 
     def _as_arrays(self, operands: tuple[Any, ...]) -> list[Any]:
@@ -238,8 +259,9 @@ class Operator:
         return result
 
     def _refuse(self, operands: tuple[Any, ...], out: Any) -> NoReturn:
-        for name, o in [*zip(self._operand_names, operands, strict=True), ("out", out)]:
-            if o is not None and (name == "out" if _is_scalar(o) else library_of(o) == ""):
+        given = [(n, o) for n, o in zip(self._operand_names, operands, strict=True) if o is not None]
+        for name, o in [*given, *(("out", o) for o in list_out(out))]:
+            if name == "out" if _is_scalar(o) else library_of(o) == "":
                 raise ContractTypeError(f"{self.name}: {name} is a {type(o).__name__}; expected an array")
         raise AssertionError
 
@@ -269,6 +291,16 @@ class Operator:
     def composed(self, names: Mapping[str, Any]) -> bool:
         """Whether this call is differentiated through its composition."""
         return self.contract.composition is not None and bool(evaluate(self.contract.composed_when, names))
+
+
+def list_out(out: Any) -> list[Any]:
+    """The arrays of ``out=``: none, one, or those of a tuple."""
+    return list(out) if isinstance(out, tuple) else [] if out is None else [out]
+
+
+def map_out(function: Callable[[Any], Any], out: Any) -> Any:
+    """``out=`` with a function of each of its arrays in its place."""
+    return tuple(map(function, out)) if isinstance(out, tuple) else None if out is None else function(out)
 
 
 def _seen(array: Any) -> Operand:

@@ -133,6 +133,15 @@ def attention_grad(call: Call) -> list[Array]:
     ]
 
 
+def attention_shared_bias_grad(call: Call) -> list[Array]:
+    """The items' errors, and their sum in runs of 32."""
+    v = call.operands[2]
+    assert v is not None
+    s, _, _, ds, ds_error, _, _ = _scores_gradient(call, dot_depth(call.depth), dot_depth(v.shape[-1]) + 4)
+    count = s.seen.shape[0]
+    return [np.where(s.seen, ds_error + call.unit * (min(count, 32) + math.ceil(count / 32)) * ds, 0).sum(0)]
+
+
 def attention_table_grad(call: Call) -> list[Array]:
     """Chains of 48 queries, a step per panel of a segment, block of keys, lane of a clamped end, and segment."""
     v, table = call.operands[2], call.operands[10]
@@ -145,6 +154,17 @@ def attention_table_grad(call: Call) -> list[Array]:
     for n, h in np.ndindex(count, heads):
         np.add.at(limit[h], np.clip(s.p.distance[n], -radius, radius) + radius, terms[n, h])
     return [limit]
+
+
+def attention_slopes_grad(call: Call, sums: int = 0) -> list[Array]:
+    """As attention_table_grad, but that every diagonal goes to one of 128 lanes; `sums` are added to an item's."""
+    v = call.operands[2]
+    assert v is not None
+    s, _, _, ds, ds_error, _, _ = _scores_gradient(call, dot_depth(call.depth), dot_depth(v.shape[-1]) + 4)
+    _, _, queries, keys = s.seen.shape
+    depth = 48 + 16 * (2 + math.ceil((keys + 48) / 128)) + 128 + math.ceil(queries / 768) + sums
+    terms = np.where(s.seen, ds_error + call.unit * depth * ds, 0) * np.abs(s.p.distance)[:, None]
+    return [s.shaped(terms.sum((2, 3)))]
 
 
 def attention_sink_grad(call: Call) -> list[Array]:
@@ -212,7 +232,8 @@ def _packed(call: Call, kind: Callable[[Call], list[Array]]) -> list[Array]:
     y, lse, gy, *rest = rest if backward else (None, None, None, *rest)
     query_starts, key_starts, a, slopes = rest
     assert query_starts is not None and key_starts is not None
-    shapes = (q, k, v) if backward else (np.zeros((*q.shape[:2], v.shape[2])), np.zeros((len(q), q.shape[1], 1)))
+    forward = (np.zeros((*q.shape[:2], v.shape[2])), np.zeros((len(q), q.shape[1], 1)))
+    shapes = (q, k, v) if backward else forward[: len(call.results)]
     limits = [np.zeros(x.shape) for x in shapes]
     for rows, others in reference.sequences(query_starts, key_starts, len(q), len(k), *most):
         of = reference.of_sequence
@@ -224,12 +245,12 @@ def _packed(call: Call, kind: Callable[[Call], list[Array]]) -> list[Array]:
             results: list[Array] = [*given[:3]]
         else:
             given += [None, None, a, slopes, None, None, None, None]
-            results = [of(call.results[0], rows), call.results[1][None, :, rows]]
+            results = [of(call.results[0], rows), *(x[None, :, rows] for x in call.results[1:])]
         part = replace(call, operands=given, attributes=options, results=results)
-        places = (rows, others, others) if backward else (rows, rows)
+        places = (rows, others, others) if backward else (rows, rows)[: len(results)]
         for limit, own, at in zip(limits, kind(part), places, strict=True):
             limit[at] = np.moveaxis(own[0], 0, 1) if own.ndim == 4 else np.moveaxis(own, 1, 2)[0][..., None]
-    return limits if backward else [limits[0], limits[1][..., 0].T]
+    return limits if backward else [limits[0], *(x[..., 0].T for x in limits[1:])]
 
 
 def attention_packed(call: Call) -> list[Array]:
@@ -238,6 +259,23 @@ def attention_packed(call: Call) -> list[Array]:
 
 def attention_packed_grad(call: Call) -> list[Array]:
     return _packed(call, attention_grad)
+
+
+def attention_packed_slopes_grad(call: Call) -> list[Array]:
+    """The sequences' limits, and a step for each segment of a sequence."""
+    reference, options = attention_reference, dict(call.attributes)
+    most = options.pop("max_queries"), options.pop("max_keys")
+    q, k, v, y, lse, gy, query_starts, key_starts, glse, slopes = call.operands
+    assert q is not None and k is not None and lse is not None
+    assert query_starts is not None and key_starts is not None and slopes is not None
+    limit, of = np.zeros(slopes.shape), reference.of_sequence
+    sums = len(query_starts) * math.ceil(len(q) / 768)
+    for rows, others in reference.sequences(query_starts, key_starts, len(q), len(k), *most):
+        own = None if glse is None else glse[None, :, rows]
+        given = [of(q, rows), of(k, others), of(v, others), of(y, rows), lse[None, :, rows], of(gy, rows)]
+        given += [None, None, own, slopes, None, None, None, None]
+        limit += attention_slopes_grad(replace(call, operands=given, attributes=options), sums)[0][0]
+    return [limit]
 
 
 def tensor_attention_packed(call: Call) -> list[Array]:
@@ -274,7 +312,7 @@ def additive_attention(call: Call) -> list[Array]:
     """As `attention`: chains of 128 keys and a step per block."""
     _, _, v, weight, mask = call.operands
     assert v is not None and weight is not None
-    s, u, lse = _Additive(call, weight, mask), call.unit, call.results[1]
+    s, u = _Additive(call, weight, mask), call.unit
     keys, v = s.k.shape[1], np.abs(v.reshape(s.q.shape[0], *v.shape[-2:]))
     blocks = math.ceil(keys / 128)
     largest = np.max(np.where(s.seen, s.terms, 0), axis=2, initial=0)
@@ -284,11 +322,11 @@ def additive_attention(call: Call) -> list[Array]:
     p = np.where(s.seen, np.exp(s.scores - np.where(np.isfinite(maximum), maximum, 0)), 0)
     total = np.maximum(p.sum(2, keepdims=True), np.finfo(np.float64).tiny)
     relative = (2 * weight_error + 2 * chain + 4 * u)[..., None]
-    lse = np.where(np.isfinite(lse), lse, 0).reshape(largest.shape)
-    return [
-        s.shaped(relative * ((p / total) @ v) + s.seen @ v * 2.0**-126),
-        s.shaped(weight_error + chain + u * (4 * largest + 2 * np.abs(lse) + 4 * math.log(keys + 1) + 4)),
-    ]
+    limits = [s.shaped(relative * ((p / total) @ v) + s.seen @ v * 2.0**-126)]
+    if len(call.results) == 2:
+        lse = np.where(np.isfinite(call.results[1]), call.results[1], 0).reshape(largest.shape)
+        limits.append(s.shaped(weight_error + chain + u * (4 * largest + 2 * np.abs(lse) + 4 * math.log(keys + 1) + 4)))
+    return limits
 
 
 def _additive_probabilities(s: _Additive, lse: Array, u: float) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ DEFECTS = {
     "attention_table_early_sums": ("attention_table_grad", "relative", "float32"),
     "attention_table_dropped_carry": ("attention_table_grad", "two blocks", "float32"),
     "attention_table_missing_end": ("attention_table_grad", "one entry", "float32"),
+    "attention_slopes_early_sums": ("attention_packed_slopes_grad", "slopes", "float32"),
     "attention_additive_early_softmax": ("additive_attention", "plain", "float32"),
     "attention_additive_hidden_summed": ("additive_attention", "mask", "float32"),
     "attention_additive_early_gradient": ("additive_attention_grad", "plain", "float32"),

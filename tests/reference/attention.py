@@ -221,6 +221,12 @@ def attention_bias_grad(*operands: Any, **attributes: Any) -> Array:
     return gbias.reshape(*p.batch, *gbias.shape[1:])
 
 
+def attention_shared_bias_grad(*operands: Any, **attributes: Any) -> Array:
+    """Gradient of the scores, summed over items."""
+    gbias = attention_bias_grad(*operands, **attributes)
+    return gbias.sum(tuple(range(gbias.ndim - 3)))  # type: ignore[no-any-return]
+
+
 @np.errstate(all="ignore")
 def attention_table_grad(*operands: Any, **attributes: Any) -> Array:
     """The gradient of the scores, summed over those that read the same entry of the table."""
@@ -230,6 +236,16 @@ def attention_table_grad(*operands: Any, **attributes: Any) -> Array:
     for n, h, _, _, gscores, _ in heads:
         np.add.at(gtable[h], np.clip(p.distance[n], -radius, radius) + radius, gscores)
     return gtable
+
+
+@np.errstate(all="ignore")
+def attention_slopes_grad(*operands: Any, **attributes: Any) -> Array:
+    """-|key - position| times the gradient of the scores, summed over each item's head."""
+    p, heads = _gradient_problem(operands, attributes)
+    gslopes = np.zeros(p.q.shape[:2], p.q.dtype)
+    for n, h, seen, _, gscores, _ in heads:
+        gslopes[n, h] = -np.sum(np.where(seen, np.abs(p.distance[n]) * gscores, 0))
+    return gslopes.reshape(*p.batch, -1) if p.q.shape[1] else gslopes.reshape(*p.batch, 0)
 
 
 @np.errstate(all="ignore")
@@ -261,8 +277,8 @@ def _additive(
 
 @np.errstate(all="ignore")
 def additive_attention(
-    q: Array, k: Array, v: Array, weight: Array, mask: Array | None = None, /
-) -> tuple[Array, Array]:
+    q: Array, k: Array, v: Array, weight: Array, mask: Array | None = None, /, *, return_lse: bool = True
+) -> Any:
     """softmax(sum(weight tanh(q + k))) v, and the logarithm of its denominator."""
     batch, q, _, _, scores, seen = _additive(q, k, weight, mask)
     v = v.reshape(q.shape[0], *v.shape[-2:])
@@ -275,7 +291,8 @@ def additive_attention(
         v) else np.zeros((0, q.shape[1], v.shape[2]), q.dtype)  # fmt: skip
     y = np.where(alive[..., None], y / total[..., None], 0)
     lse = np.where(alive, maximum + np.log(total), -np.inf)
-    return y.reshape(*batch, *y.shape[1:]), lse.reshape(*batch, q.shape[1])
+    y, lse = y.reshape(*batch, *y.shape[1:]), lse.reshape(*batch, q.shape[1])
+    return (y, lse) if return_lse else y
 
 
 @np.errstate(all="ignore")
@@ -352,8 +369,9 @@ def attention_packed(
     *,
     max_queries: int = -1,
     max_keys: int = -1,
+    return_lse: bool = True,
     **attributes: Any,
-) -> tuple[Array, Array]:
+) -> Any:
     """attention of each sequence."""
     y, lse = np.zeros((*q.shape[:2], v.shape[2]), q.dtype), np.full((q.shape[1], len(q)), -np.inf, q.dtype)
     for rows, others in sequences(query_starts, key_starts, len(q), len(k), max_queries, max_keys):
@@ -361,7 +379,7 @@ def attention_packed(
             of_sequence(q, rows), of_sequence(k, others), of_sequence(v, others), None, None, sink, slopes, **attributes
         )
         y[rows], lse[:, rows] = np.moveaxis(own[0], 0, 1), logarithm[0]
-    return y, lse
+    return (y, lse) if return_lse else y
 
 
 @np.errstate(all="ignore")
@@ -392,3 +410,32 @@ def attention_packed_grad(
         )  # fmt: skip
         gq[rows], gk[others], gv[others] = (np.moveaxis(g[0], 0, 1) for g in found)
     return gq, gk, gv
+
+
+@np.errstate(all="ignore")
+def attention_packed_slopes_grad(
+    q: Array,
+    k: Array,
+    v: Array,
+    y: Array,
+    lse: Array,
+    gy: Array,
+    query_starts: Array,
+    key_starts: Array,
+    glse: Array | None,
+    slopes: Array,
+    /,
+    *,
+    max_queries: int = -1,
+    max_keys: int = -1,
+    **attributes: Any,
+) -> Array:
+    """The sum of attention_slopes_grad of each sequence."""
+    gslopes = np.zeros_like(slopes)
+    for rows, others in sequences(query_starts, key_starts, len(q), len(k), max_queries, max_keys):
+        gslopes = gslopes + attention_slopes_grad(
+            of_sequence(q, rows), of_sequence(k, others), of_sequence(v, others), of_sequence(y, rows),
+            lse[None, :, rows], of_sequence(gy, rows), None, None, None if glse is None else glse[None, :, rows],
+            slopes, **attributes,
+        )[0]  # fmt: skip
+    return gslopes

@@ -48,6 +48,10 @@ def _floor(x: Array) -> Array:
     return np.where(x < 0, 0, x)
 
 
+def box_angle(width: Array, height: Array, /) -> Array:
+    return np.arctan2(width, height)  # type: ignore[no-any-return]
+
+
 @np.errstate(all="ignore")
 def box_iou(boxes1: Array, boxes2: Array, /, *, kind: str, eps: float) -> Array:
     """Rezatofighi et al., arXiv 1902.09630, algorithm 1; Zheng et al., arXiv 1911.08287, equations 7 and 10 to 12."""

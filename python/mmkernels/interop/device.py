@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .. import _core
 from ..contract import Operand
 from ..errors import BackendError, ContractError, ContractTypeError
-from ..operator import Operator
+from ..operator import Operator, SeenOut, list_out, map_out
 
 __all__ = ["Library", "add_library", "call", "cuda", "library"]
 
@@ -99,26 +99,26 @@ def call(operator: Operator, name: str, operands: Sequence[Any], attributes: tup
     except BackendError as error:
         raise BackendError(f"{operator.name}: {error}") from None
     operands = operator.without_scalars(operands)
-    given = [o for o in operands if o is not None]
-    devices = {door.device(o) for o in ([*given, out] if out is not None else given)}
+    outs = list_out(out)
+    devices = {door.device(o) for o in [*(o for o in operands if o is not None), *outs]}
     if len(devices) != 1:
         raise ContractTypeError(f"{operator.name}: operands on devices {sorted(devices)}; expected one device")
     device = devices.pop()
     seen = [None if o is None else door.see(o) for o in operands]
-    seen_out = None if out is None else door.see(out)
+    seen_out = map_out(door.see, out)
     plan, positions, outputs, ranges = _plan(operator, door, seen, attributes, seen_out)
-    if out is not None:
-        _check_overlap(operator, door, operands, seen, out, seen_out)
+    names = ["out"] if not isinstance(out, tuple) else [f"out[{i}]" for i in range(len(out))]
+    written = list(zip(names, outs, list_out(seen_out), strict=False))
+    _check_overlap(operator, door, operands, seen, written)
     if ranges and os.environ.get("MMK_CHECK_VALUES", "0") not in ("", "0"):
         _check_values(operator, door, [operands[i] for i in positions], positions, ranges)
     addresses = [door.address(operands[i]) for i in positions]
-    results = [out] if out is not None else [door.empty(wanted, device) for wanted in outputs]
-    for index, address, found in [
-        *zip(positions, addresses, (seen[i] for i in positions), strict=True),
-        *([(-1, door.address(out), seen_out)] if out is not None else []),
+    results = outs or [door.empty(wanted, device) for wanted in outputs]
+    for what, address, found in [
+        *((operator.contract.inputs[i].name, a, seen[i]) for i, a in zip(positions, addresses, strict=True)),
+        *((name, door.address(o), s) for name, o, s in written),
     ]:
         if found is not None and address % _itemsize(found):
-            what = "out" if index < 0 else operator.contract.inputs[index].name
             raise ContractError(
                 f"{operator.name}: {what} begins at {address:#x}; expected a multiple of its {_itemsize(found)} bytes"
             )
@@ -135,7 +135,7 @@ def call(operator: Operator, name: str, operands: Sequence[Any], attributes: tup
 
 
 def _plan(
-    operator: Operator, door: Library, seen: Sequence[Operand | None], attributes: tuple[Any, ...], out: Operand | None
+    operator: Operator, door: Library, seen: Sequence[Operand | None], attributes: tuple[Any, ...], out: SeenOut
 ) -> tuple[Any, list[int], list[Operand], list[Any]]:
     key = (door.floor.__name__, operator.name, tuple(seen), attributes, tuple(map(type, attributes)), out)
     try:
@@ -156,15 +156,19 @@ def _plan(
 
 
 def _check_overlap(
-    operator: Operator, door: Library, operands: Sequence[Any], seen: Sequence[Any], out: Any, seen_out: Any
+    operator: Operator, door: Library, operands: Sequence[Any], seen: Sequence[Any], written: Sequence[Any]
 ) -> None:
-    first, last = _span(door.address(out), seen_out)
-    for argument, x, s in zip(operator.contract.inputs, operands, seen, strict=True):
-        if x is None:
-            continue
-        begin, end = _span(door.address(x), s)
-        if begin < last and first < end:
-            raise ContractError(f"{operator.name}: out overlaps {argument.name}; expected memory of its own")
+    given = [
+        (argument.name, *_span(door.address(x), s))
+        for argument, x, s in zip(operator.contract.inputs, operands, seen, strict=True)
+        if written and x is not None
+    ]
+    for name, out, seen_out in written:
+        first, last = _span(door.address(out), seen_out)
+        for other, begin, end in given:
+            if begin < last and first < end:
+                raise ContractError(f"{operator.name}: {name} overlaps {other}; expected memory of its own")
+        given.append((name, first, last))
 
 
 def _itemsize(seen: Operand) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..autograd import compose, vjp
 from ..contract import Operand
 from ..errors import BackendError, ContractTypeError
-from ..operator import Operator
+from ..operator import Operator, list_out, map_out
 from . import device as devices
 
 __all__ = ["TorchCuda", "call"]
@@ -37,25 +37,25 @@ def call(operator: Operator, operands: Sequence[Any], attributes: tuple[Any, ...
         if operator.contract.vjp:
             result = _Call.apply(operator, attributes, *operands)
             return result if len(result) > 1 else result[0]
-    if out is not None:
-        if not isinstance(out, torch.Tensor):
-            raise ContractTypeError(f"{operator.name}: out is a {type(out).__name__}; expected a torch.Tensor")
-        _check(operator, "out", out)
-        if out.requires_grad and torch.is_grad_enabled():
+    for o in list_out(out):
+        if not isinstance(o, torch.Tensor):
+            raise ContractTypeError(f"{operator.name}: out is a {type(o).__name__}; expected a torch.Tensor")
+        _check(operator, "out", o)
+        if o.requires_grad and torch.is_grad_enabled():
             raise ContractTypeError(f"{operator.name}: out requires gradients; expected a tensor that does not")
     return _run(operator, operands, attributes, out)
 
 
 def _run(operator: Operator, operands: Sequence[Any], attributes: tuple[Any, ...], out: Any) -> Any:
     """The operator alone, off torch's graph, where its operands are."""
-    places = {o.device.type for o in operands if o is not None} | ({out.device.type} if out is not None else set())
+    places = {o.device.type for o in [*operands, *list_out(out)] if o is not None}
     if len(places) > 1:
         raise ContractTypeError(f"{operator.name}: operands on {' and '.join(sorted(places))}; expected one device")
     if places == {"cuda"}:
         given = [None if o is None else o.detach().resolve_conj().resolve_neg() for o in operands]
         return devices.call(operator, "torch", given, attributes, out)
     if out is not None:
-        operator.call(*map(_to_numpy, operands), *attributes, _to_numpy(out))
+        operator.call(*map(_to_numpy, operands), *attributes, map_out(_to_numpy, out))
         return out
     result = operator.call(*map(_to_numpy, operands), *attributes, None)
     return tuple(map(torch.from_numpy, result)) if isinstance(result, tuple) else torch.from_numpy(result)

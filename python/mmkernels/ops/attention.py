@@ -16,12 +16,18 @@ from .attention_additive import (
     ADDITIVE_ATTENTION_WEIGHTS,
     additive_attention,
 )
-from .attention_packed import ATTENTION_PACKED, ATTENTION_PACKED_GRAD, attention_packed
+from .attention_packed import (
+    ATTENTION_PACKED,
+    ATTENTION_PACKED_GRAD,
+    ATTENTION_PACKED_SLOPES_GRAD,
+    attention_packed,
+)
 from .attention_rule import ATTRIBUTES, REQUIRES, SOURCE, TYPES, plain
 
 # A family's contracts are those of its module: profile.family_of and the house's tests look for them here.
 OTHERS = (
     ADDITIVE_ATTENTION, ADDITIVE_ATTENTION_GRAD, ADDITIVE_ATTENTION_WEIGHTS, ATTENTION_PACKED, ATTENTION_PACKED_GRAD,
+    ATTENTION_PACKED_SLOPES_GRAD,
 )  # fmt: skip
 
 __all__ = ["additive_attention", "attention", "attention_packed", "attention_weights"]
@@ -113,6 +119,12 @@ _LSE = (
     f"attention(q, k, v, mask, bias, sink, slopes, table, offset, key_lengths, query_lengths, {_OPTIONS})[1]"
 )
 _GRAD_CALL = f"({_GRAD.format(_LSE, 'glse if return_lse else None')})"
+# A bias that items share is summed where it is found, but in 16 bits, which tensor cores serve; there lse is wider.
+_BIAS_GRAD = (
+    f"reshape(attention_shared_bias_grad{_GRAD_CALL}, (*(1 for _ in B), H, Sq, Sk)) "
+    "if return_lse and lse.dtype == q.dtype and {*shape_of(bias)[:-3]} <= {1} "
+    f"else attention_bias_grad{_GRAD_CALL}"
+)
 
 ATTENTION = Contract(
     "attention", "softmax(scale q k^T + bias) v over the keys that each query sees.",
@@ -128,8 +140,8 @@ ATTENTION = Contract(
     flops="2 * prod(B) * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
     tensor_cores=True, bound=Bound("attention", depth="D"),
     vjp={
-        "q k v": f"attention_grad{_GRAD_CALL}", "bias": f"attention_bias_grad{_GRAD_CALL}",
-        "table": f"attention_table_grad{_GRAD_CALL}",
+        "q k v": f"attention_grad{_GRAD_CALL}", "bias": _BIAS_GRAD,
+        "table": f"attention_table_grad{_GRAD_CALL}", "slopes": f"attention_slopes_grad{_GRAD_CALL}",
         "sink": f"attention_sink_grad(y, {_LSE}, gy, sink, glse if return_lse else None)",
     },
     derivatives=1,
@@ -179,6 +191,27 @@ ATTENTION_BIAS_GRAD = Contract(
     source=SOURCE,
 )  # fmt: skip
 
+ATTENTION_SHARED_BIAS_GRAD = Contract(
+    "attention_shared_bias_grad", "attention_bias_grad summed over items, in memory of a bias that they share.",
+    inputs=_GRAD_OPERANDS,
+    outputs=(Out("gbias", "H Sq Sk"),),
+    attributes=ATTRIBUTES,
+    requires=(*_REQUIRES, _ODD_TABLE),
+    types=TYPES,
+    flops="2 * prod(B) * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
+    bound=Bound("attention_shared_bias_grad", depth="D"),
+    derivatives=0,
+    cases=(
+        _case("shared", "3 2 1 51 70 8 8", "bias", causal=2, bias=(2, 51, 70)),
+        _case("two segments", "35 2 2 9 11 4 3", "bias", bias=(1, 2, 1, 11)),
+        _case("two blocks", "2 1 1 20 150 300 270", "mask", mask=(2, 1, 1, 150)),
+        _case("everything", "2 4 2 13 19 8 8", "mask", "bias", "slopes", "table", "offset", "key_lengths",
+              "query_lengths", "glse", causal=1, window=(6, 2), softcap=2.0, mask=(1, 1, 13, 19), bias=(4, 1, 19)),
+        _case("no keys", "2 2 2 3 0 4 4"),
+    ),
+    source=SOURCE,
+)  # fmt: skip
+
 ATTENTION_TABLE_GRAD = Contract(
     "attention_table_grad", "The gradient of attention's table of relative biases: the scores', summed by distance.",
     inputs=tuple(replace(a, optional=False) if a.name == "table" else a for a in _GRAD_OPERANDS),
@@ -199,6 +232,28 @@ ATTENTION_TABLE_GRAD = Contract(
         _case("no keys", "2 2 2 3 0 4 4"),
     ),
     source="Shaw et al. 2018, arXiv 1803.02155; Raffel et al. 2020, arXiv 1910.10683, section 2.1",
+)  # fmt: skip
+
+ATTENTION_SLOPES_GRAD = Contract(
+    "attention_slopes_grad", "The gradient of attention's slopes: the scores' times -|key - position|, summed by head.",
+    inputs=tuple(replace(a, optional=False) if a.name == "slopes" else a for a in _GRAD_OPERANDS),
+    outputs=(Out("gslopes", "*B H", "wide T"),),
+    attributes=ATTRIBUTES,
+    requires=(*_REQUIRES, _ODD_TABLE),
+    types=TYPES,
+    free=("B",),
+    flops="2 * prod(B) * H * Sq * Sk * (D + Dv) // (2 if causal else 1)",
+    bound=Bound("attention_slopes_grad", depth="D"),
+    derivatives=0,
+    cases=(
+        _case("relative", "2 2 1 51 20 4 4", "table", causal=2, W=7),
+        _case("two segments", "1 1 1 800 800 2 2", window=(5, 3)),
+        _case("two blocks", "2 2 1 100 260 4 4", "offset", window=(9, 14), slopes=(1, 2)),
+        _case("everything", "2 4 2 13 19 8 8", "mask", "bias", "table", "offset", "key_lengths", "query_lengths",
+              "glse", causal=1, window=(6, 2), softcap=2.0, mask=(1, 1, 13, 19), bias=(2, 1, 1, 19)),
+        _case("no keys", "2 2 2 3 0 4 4"),
+    ),
+    source="Press et al. 2022, arXiv 2108.12409",
 )  # fmt: skip
 
 ATTENTION_SINK_GRAD = Contract(
@@ -228,7 +283,9 @@ ATTENTION_SINK_GRAD = Contract(
 _attention = Operator(ATTENTION, plain)
 _attention_grad = Operator(ATTENTION_GRAD, plain)
 _attention_bias_grad = Operator(ATTENTION_BIAS_GRAD, plain)
+_attention_shared_bias_grad = Operator(ATTENTION_SHARED_BIAS_GRAD, plain)
 _attention_table_grad = Operator(ATTENTION_TABLE_GRAD, plain)
+_attention_slopes_grad = Operator(ATTENTION_SLOPES_GRAD, plain)
 _attention_sink_grad = Operator(ATTENTION_SINK_GRAD)
 
 
@@ -279,8 +336,9 @@ def attention(
     row, or its sink. Each row's bits depend on its own query, position and visible keys alone: not on B, H, Sq,
     other rows, threads, strides, or on how many queries come at once: decoding gives the bits of prefill. Memory is
     O(Sk) per thread and time proportional to the window. Both results have first gradients with respect to q, k, v,
-    bias, table and sink; that of the bias takes an array of (*B, H, Sq, Sk), which is then summed where the bias
-    was broadcast (a table's does not).
+    bias, slopes, table and sink; that of a bias takes an array of (*B, H, Sq, Sk), which is then summed where the
+    bias was broadcast, or one of (H, Sq, Sk) for each 32 items where all share it (but in 16 bits).
+    ``out`` is an array, with ``return_lse`` (y, lse).
 
     Raises ContractError for shapes that do not fit, ContractTypeError for other dtypes.
     Source: Vaswani et al. 2017, arXiv 1706.03762, equation 1; ALiBi: Press et al. 2022, arXiv 2108.12409; tables:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..contract import Arg, Bound, Case, Contract, Out, number
-from ..operator import Operator
+from ..contract import Arg, Attr, Bound, Case, Contract, Out, number
+from ..errors import ContractTypeError
+from ..operator import Operator, list_out
 
 __all__ = ["additive_attention"]
 
@@ -39,14 +40,21 @@ ADDITIVE_ATTENTION = Contract(
     "additive_attention", "softmax(sum(weight tanh(q + k))) v over the keys that each query sees.",
     inputs=(_Q, _K, _V, _WEIGHT, _MASK),
     outputs=(
-        Out("y", "*B Tq Dv"), Out("lse", "*B Tq", "wide T", doc="natural logarithm of the softmax's denominator")
+        Out("y", "*B Tq Dv"),
+        Out("lse", "*B Tq", "wide T", when="return_lse", doc="natural logarithm of the softmax's denominator"),
     ),
+    attributes=(Attr("return_lse", "bool", True),),
     free=("B",),
     flops="prod(B) * Tq * Tk * (25 * A + 2 * Dv)",
     bound=Bound("additive_attention"),
-    vjp={"q k v weight": "additive_attention_grad(q, k, v, weight, y, lse, gy, mask, glse)"},
+    vjp={  # without lse among the results it is computed again
+        "q k v weight": "additive_attention_grad(q, k, v, weight, y, lse if return_lse else "
+        "additive_attention(q, k, v, weight, mask)[1], gy, mask, glse if return_lse else None)"
+    },
     derivatives=1,
-    cases=(*_CASES, *_BENCH),
+    cases=(
+        *_CASES, Case("one result", {"B": (2,), "Tq": 3, "Tk": 9, "A": 8, "Dv": 4}, {"return_lse": False}), *_BENCH
+    ),
     source=_SOURCE,
 )  # fmt: skip
 
@@ -91,6 +99,7 @@ def additive_attention(
     *,
     return_lse: bool = False,
     return_weights: bool = False,
+    out: Any = None,
 ) -> Any:
     """softmax(sum(weight tanh(q + k))) v over the keys that each query sees: additive attention.
 
@@ -105,7 +114,8 @@ def additive_attention(
 
     With ``return_lse`` and ``return_weights`` the result is a tuple: y, then lse (*B, Tq), the natural logarithm of the
     softmax's denominator, then the weights (*B, Tq, Tk), which are for pictures and have no gradient. Memory beside the
-    results is O(Tq + Tk). y and lse have first gradients with respect to q, k, v and weight.
+    results is O(Tq + Tk). y and lse have first gradients with respect to q, k, v and weight. ``out`` is an array, or a
+    tuple of as many as there are results.
 
     Raises ContractError for shapes that do not fit, ContractTypeError for other dtypes.
     Source: Bahdanau, Cho and Bengio 2015, arXiv 1409.0473, section A.1.2. Provisional.
@@ -119,10 +129,18 @@ def additive_attention(
     """
     return_lse = number("bool", return_lse, f"additive_attention: return_lse is {return_lse!r}")
     return_weights = number("bool", return_weights, f"additive_attention: return_weights is {return_weights!r}")
-    y, lse = _additive_attention.call(q, k, v, weight, mask, None)
-    results = [y]
-    if return_lse:
-        results.append(lse)
-    if return_weights:
-        results.append(_additive_attention_weights.call(q, k, weight, lse, mask, None))
-    return results[0] if len(results) == 1 else tuple(results)
+    operands, count, outs = (q, k, v, weight, mask), 1 + return_lse + return_weights, list_out(out)
+    if out is not None and (len(outs) != count or isinstance(out, tuple) != (count > 1)):
+        found = f"a tuple of {len(outs)}" if isinstance(out, tuple) else "one array"
+        expected = f"a tuple of {count}" if count > 1 else "one array"
+        raise ContractTypeError(f"additive_attention: out= was given {found}; expected {expected}")
+    if not return_weights:
+        if out is not None:
+            return _additive_attention.call(*operands, return_lse, out)
+        y, lse = _additive_attention.call(*operands, True, None)
+        return (y, lse) if return_lse else y
+    y, lse = _additive_attention.call(*operands, True, tuple(outs[:2]) if return_lse and outs else None)
+    if outs and not return_lse:  # lse has no place of its own
+        y = _additive_attention.call(*operands, False, outs[0])
+    weights = _additive_attention_weights.call(q, k, weight, lse, mask, outs[-1] if outs else None)
+    return (y, lse, weights) if return_lse else (y, weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out, Require, number
@@ -48,36 +49,52 @@ _CASES = (
     _case("no keys", "3 5 0 2 2 4 4"),
     _case("no sequences", "1 5 3 2 2 4 4"),
 )
+_SLOPED = (
+    _case("slopes", "4 90 60 4 2 8 16", causal=2),
+    _case("window and soft cap", "3 70 150 1 1 5 3", "glse", window=(9, 4), softcap=2.0),
+    _case("most lengths", "4 60 40 2 1 8 8", causal=1, max_queries=13, max_keys=9),
+    _case("no sequences", "1 5 3 2 2 4 4"),
+)
 _OPTIONS = "causal=causal, scale=scale, window=window, softcap=softcap, max_queries=max_queries, max_keys=max_keys"
+# Without lse among the results it is computed again.
+_LSE = f"(lse if return_lse else attention_packed(q, k, v, query_starts, key_starts, sink, slopes, {_OPTIONS})[1])"
+_GRAD_CALL = f"(q, k, v, y, {_LSE}, gy, query_starts, key_starts, glse if return_lse else None, slopes, {_OPTIONS})"
 
 ATTENTION_PACKED = Contract(
     "attention_packed", "attention of each sequence of queries over its own sequence of keys.",
     inputs=(*_OPERANDS, *_STARTS, _SINK, _SLOPES),
     outputs=(
-        Out("y", "Tq H Dv"), Out("lse", "H Tq", "wide T", doc="natural logarithm of the softmax's denominator"),
+        Out("y", "Tq H Dv"),
+        Out("lse", "H Tq", "wide T", when="return_lse", doc="natural logarithm of the softmax's denominator"),
     ),
-    attributes=_ATTRIBUTES,
+    attributes=(*_ATTRIBUTES, Attr("return_lse", "bool", True)),
     requires=_REQUIRES,
     types=TYPES,
     flops="2 * H * Tq * Tk * (D + Dv) // max(N - 1, 1)",
     tensor_cores=True, bound=Bound("attention_packed", depth="D"),
     vjp={
-        "q k v": f"attention_packed_grad(q, k, v, y, lse, gy, query_starts, key_starts, glse, slopes, {_OPTIONS})",
-        "sink": "attention_sink_grad(reshape(permute(y, (1, 0, 2)), (1, H, Tq, Dv)), reshape(lse, (1, H, Tq)), "
-                "reshape(permute(gy, (1, 0, 2)), (1, H, Tq, Dv)), sink, reshape(glse, (1, H, Tq)))",
+        "q k v": f"attention_packed_grad{_GRAD_CALL}", "slopes": f"attention_packed_slopes_grad{_GRAD_CALL}",
+        "sink": f"attention_sink_grad(reshape(permute(y, (1, 0, 2)), (1, H, Tq, Dv)), reshape({_LSE}, (1, H, Tq)), "
+                "reshape(permute(gy, (1, 0, 2)), (1, H, Tq, Dv)), sink, "
+                "reshape(glse, (1, H, Tq)) if return_lse else None)",
     },
     derivatives=1,
-    cases=(*_CASES, _case("sink", "4 20 30 2 2 8 8", "sink", causal=2)),
+    cases=(
+        *_CASES, _case("sink", "4 20 30 2 2 8 8", "sink", causal=2),
+        _case("one result", "4 20 30 2 1 8 8", causal=1, return_lse=False),
+    ),
     source=SOURCE,
+)  # fmt: skip
+
+_GRAD_OPERANDS = (
+    *_OPERANDS, Arg("y", "Tq H Dv", doc="attention_packed's result"),
+    Arg("lse", "H Tq", "wide T", doc="attention_packed's second result"), Arg("gy", "Tq H Dv", doc="gradient of y"),
+    *_STARTS, Arg("glse", "H Tq", "wide T", optional=True, doc="gradient of lse"),
 )  # fmt: skip
 
 ATTENTION_PACKED_GRAD = Contract(
     "attention_packed_grad", "The gradients of packed attention's queries, keys and values.",
-    inputs=(
-        *_OPERANDS, Arg("y", "Tq H Dv", doc="attention_packed's result"),
-        Arg("lse", "H Tq", "wide T", doc="attention_packed's second result"), Arg("gy", "Tq H Dv", doc="gradient of y"),
-        *_STARTS, Arg("glse", "H Tq", "wide T", optional=True, doc="gradient of lse"), _SLOPES,
-    ),
+    inputs=(*_GRAD_OPERANDS, _SLOPES),
     outputs=(Out("gq", "Tq H D"), Out("gk", "Tk Hkv D"), Out("gv", "Tk Hkv Dv")),
     attributes=_ATTRIBUTES,
     requires=_REQUIRES,
@@ -89,6 +106,20 @@ ATTENTION_PACKED_GRAD = Contract(
     source=SOURCE,
 )  # fmt: skip
 
+ATTENTION_PACKED_SLOPES_GRAD = Contract(
+    "attention_packed_slopes_grad", "The gradient of packed attention's slopes.",
+    inputs=(*_GRAD_OPERANDS, replace(_SLOPES, optional=False)),
+    outputs=(Out("gslopes", "H", "wide T"),),
+    attributes=_ATTRIBUTES,
+    requires=_REQUIRES,
+    types=TYPES,
+    flops="2 * H * Tq * Tk * (D + Dv) // max(N - 1, 1)",
+    bound=Bound("attention_packed_slopes_grad", depth="D"),
+    derivatives=0,
+    cases=_SLOPED,
+    source="Press et al. 2022, arXiv 2108.12409",
+)  # fmt: skip
+
 
 def _packed(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[str, Any]:
     return {**plain(raw, operands), **{n: -1 if raw[n] is None else raw[n] for n in ("max_queries", "max_keys")}}
@@ -96,6 +127,7 @@ def _packed(raw: dict[str, Any], operands: Mapping[str, Operand]) -> dict[str, A
 
 _attention_packed = Operator(ATTENTION_PACKED, _packed)
 _attention_packed_grad = Operator(ATTENTION_PACKED_GRAD, _packed)
+_attention_packed_slopes_grad = Operator(ATTENTION_PACKED_SLOPES_GRAD, _packed)
 
 
 def attention_packed(
@@ -114,6 +146,7 @@ def attention_packed(
     return_lse: bool = False,
     sink: Any = None,
     slopes: Any = None,
+    out: Any = None,
 ) -> Any:
     """Attention of each sequence of queries over its own sequence of keys, packed without padding.
 
@@ -124,8 +157,8 @@ def attention_packed(
     ``max_queries`` and ``max_keys`` say how long sequences are at most: on CUDA, where starts are not read back,
     that spares empty blocks; what is longer is cut off there. All else is as in ``attention``: "bottom-right"
     aligns each sequence by its own lengths. Masks, biases and tables need the padded form. The result is (Tq, H,
-    Dv), with ``return_lse`` (y, lse), lse (H, Tq); bits are those of each sequence alone. First gradients with
-    respect to q, k, v and sink.
+    Dv), with ``return_lse`` (y, lse), lse (H, Tq); bits are those of each sequence alone. ``out`` is an array, with
+    ``return_lse`` (y, lse). First gradients with respect to q, k, v, slopes and sink.
 
     Raises ContractError for shapes that do not fit and starts out of range, ContractTypeError for other dtypes.
     Source: Dao 2023, arXiv 2307.08691. Provisional.
@@ -138,7 +171,8 @@ def attention_packed(
     array([2., 2., 5.], dtype=float32)
     """
     return_lse = number("bool", return_lse, f"attention_packed: return_lse is {return_lse!r}")
-    y, lse = _attention_packed.call(
-        q, k, v, query_starts, key_starts, sink, slopes, causal, scale, window, softcap, max_queries, max_keys, None
-    )
+    operands, options = (q, k, v, query_starts, key_starts, sink, slopes), (causal, scale, window, softcap)
+    if out is not None:
+        return _attention_packed.call(*operands, *options, max_queries, max_keys, return_lse, out)
+    y, lse = _attention_packed.call(*operands, *options, max_queries, max_keys, True, None)
     return (y, lse) if return_lse else y

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ..arrays import library_of, reshape, shape_of
+from ..arrays import library_of, off_tape, reshape, shape_of
 from ..contract import Arg, Attr, Bound, Case, Contract, Out, Require
 from ..errors import ContractError, ContractTypeError
 from ..operator import Operator
@@ -15,7 +16,7 @@ __all__ = ["box_area", "box_convert", "box_iou", "clip_boxes", "paired_box_iou"]
 _KINDS, _FORMATS = ("iou", "giou", "diou", "ciou"), ("xyxy", "xywh", "cxcywh")
 _KIND = Attr("kind", "choice", "iou", choices=_KINDS)
 _EPS = Attr("eps", "float", 0.0, doc="added to every denominator")
-_EPS_REQUIRED = Require("eps >= 0", "eps is {eps}; expected at least 0", {"eps": -1.0})
+_EPS_REQUIRED = Require("0 <= eps and eps < 1e30", "eps is {eps}; expected a finite number, at least 0", {"eps": -1.0})
 _CORNERS = "x1, y1, x2, y2"
 
 
@@ -38,7 +39,6 @@ BOX_IOU = Contract(
     attributes=(_KIND, _EPS), requires=(_EPS_REQUIRED,),
     outputs=(Out("y", "*S"),),
     free=("S",), flops="prod(S) * 17", bound=Bound("box_iou"),
-    derivatives=1,  # CIoU's second needs an arctangent among the operators
     vjp={"boxes1 boxes2": "box_iou_grad(gy, boxes1, boxes2, kind=kind, eps=eps)"},
     cases=(
         *(Case(name, e, a) for name, e, a in _PAIR_CASES),
@@ -47,12 +47,132 @@ BOX_IOU = Contract(
     ),
     source="Rezatofighi et al., arXiv 1902.09630; Zheng et al., arXiv 1911.08287",
 )  # fmt: skip
+
+
+class _Pair:
+    """Two boxes' columns (*S 1) in other operators, as csrc/core/box_iou.h has them on lanes: [axis] of each."""
+
+    def __init__(self, o: Any, ones: Any) -> None:
+        self.o, self.ones = o, ones
+        self.low, self.high = (
+            [[o.slice_of(b, len(b.shape) - 1, at + i, at + i + 1) for i in (0, 1)] for b in (o.boxes1, o.boxes2)]
+            for at in (0, 2)
+        )
+        (low_a, low_b), (high_a, high_b) = self.low, self.high
+        self.raw = [
+            [o.sub(h, low) for h, low in zip(*ends, strict=True)] for ends in zip(self.high, self.low, strict=True)
+        ]
+        self.side = [list(map(self.held, sides)) for sides in self.raw]
+        pairs = list(zip(low_a, low_b, high_a, high_b, strict=True))
+        self.raw_common = [o.sub(self.larger(hb, ha, False), self.larger(la, lb)) for la, lb, ha, hb in pairs]
+        self.raw_hull = [o.sub(self.larger(hb, ha), self.larger(la, lb, False)) for la, lb, ha, hb in pairs]
+        self.common, self.hull = list(map(self.held, self.raw_common)), list(map(self.held, self.raw_hull))
+        self.offset = [o.mul(o.add(o.sub(la, lb), o.sub(ha, hb)), 0.5) for la, lb, ha, hb in pairs]
+
+    def greater(self, x: Any, y: Any) -> Any:
+        return self.o.greater(off_tape(x), off_tape(y))  # conditions have no gradient
+
+    def larger(self, x: Any, y: Any, larger: bool = True) -> Any:
+        return self.o.where(self.greater(x, y), *((x, y) if larger else (y, x)))
+
+    def held(self, x: Any) -> Any:
+        return self.not_negative(x, x)
+
+    def not_negative(self, raw: Any, x: Any) -> Any:
+        return self.o.where(self.greater(0.0, raw), 0.0, x)
+
+    def share(self, x: Any, y: Any) -> Any:
+        """1 where x is greater, 0 where y is, else a half."""
+        o = self.o
+        return o.where(self.greater(x, y), self.ones, o.where(self.greater(y, x), 0.0, o.mul(self.ones, 0.5)))
+
+    def squares(self, x: Sequence[Any]) -> Any:
+        return self.o.add(*(self.o.mul(e, e) for e in x))
+
+    def angle(self, sides: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """Of a box's sides (of one without any: of the unit square, whose derivatives are left out), and its own."""
+        o = self.o
+        some = self.greater(self.squares(sides), 0.0)
+        width, height = (o.where(some, e, self.ones) for e in sides)
+        square = self.squares((width, height))
+        slopes = [o.where(some, o.div(e, square), 0.0) for e in (height, o.mul(width, -1.0))]
+        angle = o.where(some, o.box_angle(width, height), 0.0)
+        return angle, *slopes
+
+
+def _iou_grad_unfused(o: Any) -> Any:
+    """csrc/core/box_iou.h's box_overlap_grad in other operators."""
+    g = o.reshape(o.gy, (*o.S, 1))
+    ones = o.add(o.zeros_like(g), 1.0)
+    p = _Pair(o, ones)
+    inside = o.mul(*p.common)
+    union = o.sub(o.add(o.mul(*p.side[0]), o.mul(*p.side[1])), inside)
+    united = o.add(union, o.eps)
+    iou, of_iou, of_hull, of_offset = o.div(inside, united), g, [None, None], [None, None]
+    turned: list[list[Any]] = [[None, None], [None, None]]
+    if o.kind == "ciou":
+        angles = [p.angle(sides) for sides in p.side]
+        turn = o.sub(angles[0][0], angles[1][0])
+        v = o.mul(o.mul(turn, turn), 4 / math.pi**2)
+        apart = p.greater(v, 0.0)
+        rest = o.where(apart, o.add(o.add(o.sub(1.0, iou), v), o.eps), ones)
+        weight = o.where(apart, o.div(v, rest), 0.0)
+        of_iou = o.mul(g, o.sub(1.0, o.mul(weight, weight)))
+        of_turn = o.mul(o.mul(o.mul(g, o.mul(weight, o.sub(2.0, weight))), turn), -8 / math.pi**2)
+        turned = [[o.mul(o.mul(of_turn, slope), sign) for slope in slopes[1:]]
+                  for slopes, sign in zip(angles, (1.0, -1.0), strict=True)]  # fmt: skip
+    of_common, of_area = o.div(o.mul(of_iou, o.add(iou, 1.0)), united), o.div(o.mul(of_iou, iou), o.mul(united, -1.0))
+    if o.kind == "giou":
+        hull = o.add(o.mul(*p.hull), o.eps)
+        of_union = o.div(g, hull)
+        of_common, of_area = o.sub(of_common, of_union), o.add(of_area, of_union)
+        of_hull = [o.mul(o.mul(of_union, o.div(united, hull)), o.mul(e, -1.0)) for e in p.hull[::-1]]
+    if o.kind in ("diou", "ciou"):
+        diagonal = o.add(p.squares(p.hull), o.eps)
+        each = o.div(g, diagonal)
+        apart_by = o.mul(each, o.div(p.squares(p.offset), diagonal))
+        of_hull = [o.mul(apart_by, o.mul(e, 2.0)) for e in p.hull]
+        of_offset = [o.mul(o.mul(each, e), -1.0) for e in p.offset]
+    found: list[list[Any]] = [[None] * 4, [None] * 4]
+    for axis in (0, 1):
+        common = p.not_negative(p.raw_common[axis], o.mul(of_common, p.common[1 - axis]))
+        hull = None if of_hull[axis] is None else p.not_negative(p.raw_hull[axis], of_hull[axis])
+        for k in (0, 1):
+            low, high, other_low, other_high = (x[axis] for x in (p.low[k], p.high[k], p.low[1 - k], p.high[1 - k]))
+            of_side = o.mul(of_area, p.side[k][1 - axis])
+            if turned[k][axis] is not None:
+                of_side = o.add(of_side, turned[k][axis])
+            of_side = p.not_negative(p.raw[k][axis], of_side)
+            of_low = o.mul(o.add(o.mul(common, p.share(low, other_low)), of_side), -1.0)
+            of_high = o.add(o.mul(common, p.share(other_high, high)), of_side)
+            if hull is not None:
+                of_low = o.sub(of_low, o.mul(hull, p.share(other_low, low)))
+                of_high = o.add(of_high, o.mul(hull, p.share(high, other_high)))
+            if of_offset[axis] is not None:
+                shift = of_offset[axis] if k == 0 else o.mul(of_offset[axis], -1.0)
+                of_low, of_high = o.add(of_low, shift), o.add(of_high, shift)
+            found[k][axis], found[k][axis + 2] = of_low, of_high
+    return tuple(o.concat(columns, len(o.S)) for columns in found)
+
+
+BOX_ANGLE = Contract(
+    "box_angle", "arctan(width / height), for sides of 0 or more; 0 for an empty box.",
+    inputs=(Arg("width", "*S", domain="positive"), Arg("height", "*S", domain="positive")),
+    outputs=(Out("y", "*S"),),
+    free=("S",), flops="prod(S) * 30", bound=Bound("elementwise", ulp=8),
+    vjp={
+        "width": "mul(gy, div(height, add(mul(width, width), mul(height, height))))",
+        "height": "mul(mul(gy, -1.0), div(width, add(mul(width, width), mul(height, height))))",
+    },
+    cases=(Case("few", {"S": (5, 11)}), Case("one", {"S": ()}), Case("none", {"S": (0, 2)})),
+)  # fmt: skip
 BOX_IOU_GRAD = Contract(
     "box_iou_grad", "The gradients of both boxes of each pair.",
     inputs=(Arg("gy", "*S"), _boxes("boxes1", broadcast=True), _boxes("boxes2", broadcast=True)),
     attributes=(_KIND, _EPS), requires=(_EPS_REQUIRED,),
     outputs=(Out("g1", "*S 4"), Out("g2", "*S 4")),
-    free=("S",), flops="prod(S) * 60", bound=Bound("box_iou_grad"), derivatives=0,
+    free=("S",), flops="prod(S) * 60", bound=Bound("box_iou_grad"),
+    composition=_iou_grad_unfused,
     cases=(
         *(Case(name, e, a) for name, e, a in _PAIR_CASES),
         Case("loss", {"S": (100000,)}, {"kind": "ciou", "eps": 1e-7}, bench=True),
@@ -129,8 +249,8 @@ BOX_AREA = Contract(
     cases=_row_cases(200000, {}),
 )  # fmt: skip
 
-_box_iou, _box_iou_grad, _box_convert, _clip_boxes, _clip_boxes_grad, _box_area = map(
-    Operator, (BOX_IOU, BOX_IOU_GRAD, BOX_CONVERT, CLIP_BOXES, CLIP_BOXES_GRAD, BOX_AREA)
+_box_angle, _box_iou, _box_iou_grad, _box_convert, _clip_boxes, _clip_boxes_grad, _box_area = map(
+    Operator, (BOX_ANGLE, BOX_IOU, BOX_IOU_GRAD, BOX_CONVERT, CLIP_BOXES, CLIP_BOXES_GRAD, BOX_AREA)
 )
 
 Kind = Literal["iou", "giou", "diou", "ciou"]
@@ -145,8 +265,8 @@ def box_iou(boxes1: Any, boxes2: Any, *, kind: Kind = "iou", eps: float = 0.0, o
     measure of how the sides' ratios differ as well. ``eps`` is added to every denominator; without it two empty boxes
     give NaN. A side below 0 counts as 0.
 
-    Raises ContractError for other extents or a negative eps, ContractTypeError for other dtypes. Differentiable once;
-    where two ends are equal each has half of the gradient, and CIoU's weight is differentiated too. Stable.
+    Raises ContractError for other extents or an eps that is negative or infinite, ContractTypeError for other dtypes.
+    Gradients of any order; where two ends are equal each has half, and CIoU's weight is differentiated too. Stable.
 
     Source: Rezatofighi et al., "Generalized Intersection over Union", arXiv 1902.09630; Zheng et al., "Distance-IoU
     Loss", arXiv 1911.08287.

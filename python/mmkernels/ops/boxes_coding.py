@@ -17,7 +17,13 @@ __all__ = ["box_decode", "box_encode", "distance_decode", "yolo_grid_decode"]
 _WEIGHTS = Attr("weights", "floats", (1.0, 1.0, 1.0, 1.0), length=4, doc="factors of the four numbers")
 _LOG_CLIP = Attr("log_clip", "float", 4.135166556742356, doc="the largest logarithm of a ratio; log(1000 / 16)")
 _WEIGHTS_REQUIRED = Require(
-    "0 not in weights", "weights is {weights}; expected numbers other than 0", {"weights": (1.0, 0.0, 1.0, 1.0)}
+    "0 not in weights and "
+    + " and ".join(f"abs(weights[{i}]) < 1e30" for i in range(4)),  # as NaN is in no order, max() could miss it
+    "weights is {weights}; expected finite numbers other than 0",
+    {"weights": (1.0, 0.0, 1.0, 1.0)},
+)
+_LOG_CLIP_REQUIRED = Require(
+    "log_clip == log_clip", "log_clip is {log_clip}; expected a number", {"log_clip": float("nan")}
 )
 BOX_ENCODE = Contract(
     "box_encode", "Boxes as offsets from anchors, as detectors learn them.",
@@ -57,7 +63,7 @@ def _decode_grad_unfused(o: Any) -> Any:
 BOX_DECODE = Contract(
     "box_decode", "Boxes from their offsets from anchors.",
     inputs=(Arg("deltas", "*S 4", broadcast=("S",)), _boxes("anchors", broadcast=True)),
-    attributes=(_WEIGHTS, _LOG_CLIP), requires=(_WEIGHTS_REQUIRED,),
+    attributes=(_WEIGHTS, _LOG_CLIP), requires=(_WEIGHTS_REQUIRED, _LOG_CLIP_REQUIRED),
     outputs=(Out("boxes", "*S 4"),),
     free=("S",), flops="prod(S) * 50", bound=Bound("box_decode"),
     vjp={"deltas anchors": f"box_decode_grad(gboxes, deltas, anchors, {_DECODE})"},
@@ -72,7 +78,7 @@ BOX_DECODE_GRAD = Contract(
     inputs=(
         Arg("gboxes", "*S 4"), Arg("deltas", "*S 4", broadcast=("S",)), _boxes("anchors", broadcast=True),
     ),
-    attributes=(_WEIGHTS, _LOG_CLIP), requires=(_WEIGHTS_REQUIRED,),
+    attributes=(_WEIGHTS, _LOG_CLIP), requires=(_WEIGHTS_REQUIRED, _LOG_CLIP_REQUIRED),
     outputs=(Out("gdeltas", "*S 4"), Out("ganchors", "*S 4")),
     free=("S",), flops="prod(S) * 60", bound=Bound("box_decode_grad"),
     composition=_decode_grad_unfused,
@@ -192,12 +198,14 @@ def distance_decode(distances: Any, cells: Any, *, out: Any = None) -> Any:
     return _distance_decode.call(distances, cells, out)
 
 
-def yolo_grid_decode(x: Any, num_boxes: int, size: Sequence[float] = (1.0, 1.0)) -> tuple[Any, Any]:
+def yolo_grid_decode(
+    x: Any, num_boxes: int, size: Sequence[float] = (1.0, 1.0), *, out: tuple[Any, Any] | None = None
+) -> tuple[Any, Any]:
     """Boxes and class scores from a grid's cells: x (N, R, Q, 5 num_boxes + C) to (N, R Q num_boxes, 4) and (..., C).
 
     A cell holds num_boxes times (x, y, sqrt(w), sqrt(h), confidence), then C class probabilities: x and y between the
     cell's borders, w and h in the picture. Boxes are corners in a picture of ``size`` (height, width); scores are
-    confidence times probability.
+    confidence times probability. ``out`` is a tuple of two arrays.
 
     Raises ContractError for other extents, ContractTypeError for other dtypes. It has no gradient. Provisional.
 
@@ -210,5 +218,5 @@ def yolo_grid_decode(x: Any, num_boxes: int, size: Sequence[float] = (1.0, 1.0))
     """
     if not isinstance(size, Sequence) or len(size) != 2:
         raise ContractTypeError(f"yolo_grid_decode: size is {size!r}; expected (height, width)")
-    boxes, scores = _yolo_grid_decode.call(x, num_boxes, size[0], size[1], None)
+    boxes, scores = _yolo_grid_decode.call(x, num_boxes, size[0], size[1], out)
     return boxes, scores

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..arrays import library_of
+from ..arrays import off_tape
 from ..contract import FLOATS, Arg, Attr, Bound, Case, Contract, Operand, Out, Require, number
+from ..errors import ContractTypeError
 from ..operator import Operator
 
 __all__ = ["batched_nms", "box_iou_rotated", "nms", "nms_rotated", "soft_nms"]
@@ -80,8 +81,10 @@ SOFT_NMS = Contract(
         Attr("score_threshold", "float", 0.001, doc="boxes are chosen while the best score is above it"), _MOST,
     ),
     requires=(
-        _REQUIRES[0], _SCORE_REQUIRED,
-        Require("sigma > 0", "sigma is {sigma}; expected a number above 0", {"sigma": 0.0}),
+        *_REQUIRES,
+        Require(  # in float32, whose smallest quotients and largest ones are near
+            "1e-37 <= sigma and sigma <= 1e37", "sigma is {sigma}; expected a number from 1e-37 to 1e37", {"sigma": 0.0}
+        ),
     ),
     outputs=(
         _KEPT[0], Out("decayed", "max_output", doc="the scores as they were chosen; 0 behind the last"), _KEPT[1],
@@ -153,11 +156,6 @@ _soft_nms, _nms_rotated = Operator(SOFT_NMS, _every_box), Operator(NMS_ROTATED, 
 _box_iou_rotated = Operator(BOX_IOU_ROTATED)
 
 
-def _off_tape(x: Any) -> Any:
-    """Indices have no gradient: the data alone."""
-    return x.data if library_of(x) == "tape" else x
-
-
 def nms(
     boxes: Any,
     scores: Any,
@@ -165,6 +163,7 @@ def nms(
     *,
     max_output_size: int | None = None,
     score_threshold: float | None = None,
+    out: Any = None,
 ) -> Any:
     """Non-maximum suppression: the int64 indices of the boxes that stay, by falling score.
 
@@ -174,7 +173,8 @@ def nms(
     drops others nor is dropped. With ``score_threshold``, only boxes whose score is above it take part.
 
     With ``max_output_size`` the result is (keep, count): keep has that length, padded with -1, and nothing waits for
-    the device; without it the result is as long as there are boxes that stay. The same list on every machine, CPU and
+    the device, and ``out`` is a tuple of two arrays for them; without it the result is as long as there are boxes that
+    stay. The same list on every machine, CPU and
     CUDA: IoU > t is taken as intersection > t * union in the boxes' type (float32 for 16-bit boxes).
 
     Raises ContractError if iou_threshold is outside [0, 1], max_output_size below 0 or extents disagree;
@@ -187,7 +187,7 @@ def nms(
     >>> mmk.nms(boxes, np.array([0.8, 0.9, 0.7]), 0.5)
     array([1, 2])
     """
-    return _suppress(boxes, scores, None, iou_threshold, max_output_size, score_threshold)
+    return _suppress("nms", boxes, scores, None, iou_threshold, max_output_size, score_threshold, out)
 
 
 def batched_nms(
@@ -198,6 +198,7 @@ def batched_nms(
     *,
     max_output_size: int | None = None,
     score_threshold: float | None = None,
+    out: Any = None,
 ) -> Any:
     """Non-maximum suppression among the boxes of each class: as nms, with idxs (N,), int32 or int64.
 
@@ -211,7 +212,7 @@ def batched_nms(
     >>> mmk.batched_nms(boxes, np.array([0.8, 0.9, 0.7]), np.array([0, 1, 0]), 0.5, max_output_size=3)
     (array([ 1,  0, -1]), array(2))
     """
-    return _suppress(boxes, scores, idxs, iou_threshold, max_output_size, score_threshold)
+    return _suppress("batched_nms", boxes, scores, idxs, iou_threshold, max_output_size, score_threshold, out)
 
 
 def soft_nms(
@@ -223,6 +224,7 @@ def soft_nms(
     sigma: float = 0.5,
     score_threshold: float = 0.001,
     max_output_size: int | None = None,
+    out: Any = None,
 ) -> Any:
     """Soft suppression: (indices, scores) of boxes by falling score, where each chosen one lowers the others' scores.
 
@@ -232,10 +234,10 @@ def soft_nms(
     returned are those with which boxes were chosen. Scores that are NaN or -inf are never chosen.
 
     With ``max_output_size`` the result is (keep, scores, count): that length, padded with -1 and 0, and nothing waits
-    for the device. The same bits on CPU and CUDA in float32.
+    for the device; ``out`` is a tuple of three arrays for them. The same bits on CPU and CUDA in float32.
 
-    Raises ContractError if sigma is not above 0, max_output_size below 0 or extents disagree; ContractTypeError for
-    other dtypes. It has no gradient. Stable.
+    Raises ContractError if iou_threshold is outside [0, 1], sigma not above 0 (or outside 1e-37 to 1e37),
+    max_output_size below 0 or extents disagree; ContractTypeError for other dtypes. It has no gradient. Stable.
 
     Source: Bodla et al., "Soft-NMS -- Improving Object Detection With One Line of Code", arXiv 1704.04503.
 
@@ -244,8 +246,9 @@ def soft_nms(
     >>> mmk.soft_nms(boxes, np.array([0.75, 0.5, 0.375]))
     (array([0, 2, 1]), array([0.75 , 0.375, 0.25 ]))
     """
+    _check_sliced("soft_nms", max_output_size, out)
     keep, decayed, count = _soft_nms.call(
-        _off_tape(boxes), _off_tape(scores), method, iou_threshold, sigma, score_threshold, max_output_size, None
+        off_tape(boxes), off_tape(scores), method, iou_threshold, sigma, score_threshold, max_output_size, out
     )
     return (keep, decayed, count) if max_output_size is not None else (keep[: int(count)], decayed[: int(count)])
 
@@ -265,7 +268,7 @@ def box_iou_rotated(boxes1: Any, boxes2: Any, *, degrees: bool = False, clockwis
     array([[0.333333]])
     """
     scale = _angle_scale("box_iou_rotated", degrees, clockwise)
-    return _box_iou_rotated.call(_off_tape(boxes1), _off_tape(boxes2), scale, out)
+    return _box_iou_rotated.call(off_tape(boxes1), off_tape(boxes2), scale, out)
 
 
 def nms_rotated(
@@ -278,6 +281,7 @@ def nms_rotated(
     clockwise: bool = True,
     max_output_size: int | None = None,
     score_threshold: float | None = None,
+    out: Any = None,
 ) -> Any:
     """Non-maximum suppression among rotated boxes (N, 5), as box_iou_rotated takes them; else as nms.
 
@@ -290,10 +294,11 @@ def nms_rotated(
     >>> mmk.nms_rotated(boxes, np.array([0.8, 0.9, 0.7]), 0.5)
     array([1, 2])
     """
+    _check_sliced("nms_rotated", max_output_size, out)
     least = -_INFINITY if score_threshold is None else score_threshold
     keep, count = _nms_rotated.call(
-        _off_tape(boxes), _off_tape(scores), _off_tape(idxs), iou_threshold, max_output_size, least,
-        _angle_scale("nms_rotated", degrees, clockwise), None,
+        off_tape(boxes), off_tape(scores), off_tape(idxs), iou_threshold, max_output_size, least,
+        _angle_scale("nms_rotated", degrees, clockwise), out,
     )  # fmt: skip
     return (keep, count) if max_output_size is not None else keep[: int(count)]
 
@@ -304,9 +309,18 @@ def _angle_scale(name: str, degrees: bool, clockwise: bool) -> float:
     return (_DEGREES if degrees else 1.0) * (1.0 if clockwise else -1.0)
 
 
+def _check_sliced(name: str, most: int | None, out: Any) -> None:
+    if out is not None and most is None:
+        raise ContractTypeError(
+            f"{name}: out= was given; expected max_output_size too, as the length depends on values"
+        )
+
+
 def _suppress(
-    boxes: Any, scores: Any, classes: Any, iou_threshold: float, most: int | None, score_threshold: float | None
-) -> Any:
+    name: str, boxes: Any, scores: Any, classes: Any, iou_threshold: float, most: int | None,
+    score_threshold: float | None, out: Any,
+) -> Any:  # fmt: skip
+    _check_sliced(name, most, out)
     least = -_INFINITY if score_threshold is None else score_threshold
-    keep, count = _nms.call(_off_tape(boxes), _off_tape(scores), _off_tape(classes), iou_threshold, most, least, None)
+    keep, count = _nms.call(off_tape(boxes), off_tape(scores), off_tape(classes), iou_threshold, most, least, out)
     return (keep, count) if most is not None else keep[: int(count)]

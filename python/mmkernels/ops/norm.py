@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..arrays import broadcast_to, library_of, off_tape, reshape, shape_of
 from ..contract import Arg, Attr, Bound, Case, Contract, Operand, Out, Require, number
-from ..errors import ContractError
-from ..operator import Operator
+from ..errors import ContractError, ContractTypeError
+from ..operator import OPERATORS, Operator, list_out
 from ..windows import listed
 
 __all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -321,14 +322,20 @@ def instance_norm(
 
     The result is ``activation((x - mean) / sqrt(var + eps) * weight + bias)``; x is (N, C, ...), weight and bias (C,),
     all of one float dtype. Without ``use_input_stats`` the running statistics are used, as in batch_norm. With it they
-    must be None: they would have to be changed, and no function here changes an operand; so ``momentum`` has no
-    effect. Raises ContractError for that, for a single value behind N and C, and if shapes disagree;
-    ContractTypeError for other dtypes. Gradients of any order. Stable.
+    follow the samples', where they are given, and the result is ``(y, new_mean, new_var)``, as no operand is changed:
+    ``new = (1 - momentum) * running + momentum * (the mean over samples of their means, or unbiased variances)``.
+    They have no gradient; their types and those of the results are as in batch_norm, and y's bits do not depend on
+    them. ``out`` is an array, or a tuple of three. Raises ContractError if one of them is missing, for a single value
+    behind N and C, and if shapes disagree; ContractTypeError for other dtypes. Gradients of any order. Stable.
 
     >>> import numpy as np, mmkernels as mmk
     >>> mmk.instance_norm(np.array([[[1.0, 3.0], [10.0, 30.0]]]), eps=0.0)
     array([[[-1.,  1.],
             [-1.,  1.]]])
+    >>> x = np.array([[[1.0, 3.0]], [[3.0, 9.0]]])
+    >>> y, mean, var = mmk.instance_norm(x, np.zeros(1), np.ones(1), momentum=0.5)
+    >>> mean.tolist(), var.tolist()
+    ([2.0], [5.5])
     """
     if not number("bool", use_input_stats, f"instance_norm: use_input_stats is {use_input_stats!r}"):
         from .norm_batch import batch_norm
@@ -338,6 +345,30 @@ def instance_norm(
                                 "is False")  # fmt: skip
         return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps, activation=activation,
                           out=out)  # fmt: skip
-    if running_mean is not None or running_var is not None:
-        raise ContractError("instance_norm: running_mean or running_var is given; expected None with use_input_stats")
-    return _instance_norm.call(x, weight, bias, eps, activation, out)
+    if running_mean is None and running_var is None:
+        return _instance_norm.call(x, weight, bias, eps, activation, out)
+    if running_mean is None or running_var is None:
+        raise ContractError("instance_norm: one of running_mean and running_var is None; expected both, or neither")
+    outs = list_out(out) or [None] * 3
+    if out is not None and (not isinstance(out, tuple) or len(outs) != 3):
+        found = f"a tuple of {len(outs)}" if isinstance(out, tuple) else "one array"
+        raise ContractTypeError(f"instance_norm: out= was given {found}; expected a tuple of 3, one a result")
+    y = _instance_norm.call(x, weight, bias, eps, activation, outs[0])
+    return y, *_followed(off_tape(x), off_tape(running_mean), off_tape(running_var), momentum, outs[1:])
+
+
+def _followed(x: Any, running_mean: Any, running_var: Any, momentum: Any, outs: Sequence[Any]) -> list[Any]:
+    """The new statistics: those of each sample's channels as channels of one batch, and their means over samples."""
+    shape, training, mean = shape_of(x), OPERATORS["batch_norm_training"], OPERATORS["mean"]
+    samples, channels = shape[:2]
+    for name, o in (("running_mean", running_mean), ("running_var", running_var)):
+        if library_of(o) and shape_of(o) != (channels,):
+            raise ContractError(f"instance_norm: {name}.shape is {shape_of(o)}; expected ({channels},)")
+    if samples:
+        running_mean, running_var = (
+            reshape(broadcast_to(o, (samples, channels)), (samples * channels,)) if library_of(o) else o
+            for o in (running_mean, running_var)
+        )
+        x = reshape(x, (1, samples * channels, *shape[2:]))
+    found = training(x, running_mean, running_var, momentum=momentum)[1:3]
+    return [mean(reshape(o, (max(samples, 1), channels)), dims=(0,), out=to) for o, to in zip(found, outs, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..arrays import library_of, zeros_like
 from ..contract import FLOATS, WIDE, Arg, Attr, Bound, Case, Contract, Operand, Out, Require, number
 from ..errors import ContractError, ContractTypeError
 from ..operator import Operator
@@ -185,7 +186,8 @@ def batch_norm(
     and new_var are the batch's own. An empty batch leaves the statistics as they are.
 
     float16 and bfloat16 x take parameters and statistics of its dtype or of float32; new statistics are then float32.
-    ``activation`` is as in group_norm; fused, it has the bits of the separate operator. ``out`` is for inference.
+    ``activation`` is as in group_norm; fused, it has the bits of the separate operator. ``out`` is an array, in
+    training a tuple of three.
     Raises ContractError if shapes disagree, for missing statistics in inference and for a single value per channel in
     training; ContractTypeError for other dtypes. Gradients of any order, of x, weight and bias through the batch's
     statistics. Stable.
@@ -200,6 +202,12 @@ def batch_norm(
            [ 3., 30.]])
     """
     if number("bool", training, f"batch_norm: training is {training!r}"):
+        if out is not None:
+            if not isinstance(out, tuple) or len(out) != 3:
+                found = f"a tuple of {len(out)}" if isinstance(out, tuple) else "one array"
+                raise ContractTypeError(f"batch_norm: out= was given {found}; expected a tuple of 3, one a result")
+            if library_of(out[1]):  # the mean and rstd, which gradients need, have no other place
+                out = (*out, zeros_like(out[1]), zeros_like(out[1]))
         return _batch_norm_training.call(
             x, running_mean, running_var, weight, bias, momentum, eps, activation, out
         )[:3]  # fmt: skip
