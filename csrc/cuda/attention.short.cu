@@ -35,98 +35,129 @@ MMK_PTX void load_rows(float* to, int pitch, const float* from, int64_t row, int
     }
 }
 
+// A warp's room, and of the queries and keys the lane's: query `row`, and every `parts`-th key or four keys.
+struct Lane {
+    const Layout& layout;
+    float *q, *k, *v, *p, *inverse;
+    int lane, wide, row, part, parts;
+
+    MMK_PTX Lane(const Layout& layout_, float* memory)
+        : layout(layout_), q(memory + int(threadIdx.x) / 32 * layout.size), k(q + layout.k), v(q + layout.v),
+          p(q + layout.p), inverse(q + layout.inverse), lane(int(threadIdx.x) % 32), wide(layout.wide_queries),
+          row(lane % wide), part(lane / wide), parts(32 / wide) {}
+};
+
+// The products of the lane's query and four keys from `first` on: chains over 256 d, added in order.
+template <int W> MMK_PTX void dot_products(float (&total)[4], const Lane& l, int first, int depth, float folded) {
+    const float* const query = l.q + (l.row < l.layout.queries ? l.row : 0) * l.layout.pitch;
+    const float* key[4];
+    float sum[4] = {};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) key[j] = l.k + (first + j < l.layout.keys ? first + j : 0) * l.layout.pitch;
+    for (int begin = 0; begin < depth; begin += chunk) {
+        const int end = depth - begin < chunk ? depth : begin + chunk;
+        for (int d = begin; d < end; d += W) {
+            const auto x = *reinterpret_cast<const Pack<float, W>*>(query + d);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                const auto y = *reinterpret_cast<const Pack<float, W>*>(key[j] + d);
+#pragma unroll
+                for (int i = 0; i < W; ++i) sum[j] = fma_scalar(x.at[i] * folded, y.at[i], sum[j]);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) total[j] = begin == 0 ? sum[j] : total[j] + sum[j], sum[j] = 0.0f;
+    }
+}
+
+// p becomes the scores of base 2 of what the queries see.
+template <int W> MMK_PTX void find_scores(const Lane& l, const Forward<float>& f, int64_t b, int64_t h) {
+    const Grid<uint8_t>& grid = f.shape.mask;
+    const uint8_t* const mask = grid.of(b, h);
+    const float* const bias = f.dress.bias.of(b, h);
+    const int seen = int(f.shape.item(b).limit(l.row));
+    for (int first = 4 * l.part; first < l.layout.keys; first += 4 * l.parts) {
+        float score[4];
+        dot_products<W>(score, l, first, f.shape.depth, f.folded);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const int key = first + j;
+            if (key >= l.layout.keys) continue;
+            const bool sees = key < seen && (!mask || mask[l.row * grid.row + key * grid.step]);
+            if (bias && sees)
+                score[j] =
+                    fma_scalar(bias[l.row * f.dress.bias.row + key * f.dress.bias.step], float(log2_e), score[j]);
+            l.p[key * l.wide + l.row] = sees ? score[j] : hidden<float>();
+        }
+    }
+}
+
+// Scores become p, but for their division by the sum. Gives the greatest score.
+MMK_PTX float find_weights(const Lane& l) {
+    float top = minus_infinity<float>();
+    for (int j = l.part; j < l.layout.keys; j += l.parts)
+        if (const float s = l.p[j * l.wide + l.row]; !is_hidden(s) && top < s) top = s;
+    for (int bit = l.wide; bit < 32; bit *= 2) {
+        const float other = __shfl_xor_sync(0xffffffffu, top, bit);
+        top = top < other ? other : top;
+    }
+    const float safe = top == minus_infinity<float>() ? 0.0f : top; // -inf - -inf would be NaN
+    for (int j = l.part; j < l.layout.keys; j += l.parts)
+        if (float& s = l.p[j * l.wide + l.row]; !is_hidden(s)) s = softmax_exp2(s - safe);
+    return top;
+}
+// 1 / the sum of a query's p, -1 if it sees nothing, by the first lane that has it; and its lse, if that is wanted.
+MMK_PTX void add_weights(const Lane& l, float top, float* lse) {
+    if (l.part != 0 || l.row >= l.layout.queries) return;
+    float sum = 0.0f;
+    for (int j = 0; j < l.layout.keys; ++j)
+        if (const float x = l.p[j * l.wide + l.row]; !is_hidden(x)) sum = sum + x;
+    const bool alive = sum != 0.0f;
+    l.inverse[l.row] = alive ? 1.0f / sum : -1.0f; // the sum is positive or NaN
+    if (lse) lse[l.row] = alive ? fma_scalar(top, float(ln_2), log(sum)) : minus_infinity<float>();
+}
+
+// y: a lane's columns of four queries at a time.
+MMK_PTX void mix_values(const Lane& l, float* y, int64_t y_row, int columns) {
+    for (int first = 0; first < l.layout.queries; first += 4)
+        for (int c = l.lane; c < columns; c += 32) {
+            float sum[4] = {};
+            for (int j = 0; j < l.layout.keys; ++j) {
+                const auto x = *reinterpret_cast<const Pack<float, 4>*>(l.p + j * l.wide + first);
+                const float value = l.v[j * l.layout.pitch_v + c];
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    if (!is_hidden(x.at[i])) sum[i] = fma_scalar(x.at[i], value, sum[i]);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (const int at = first + i; at < l.layout.queries)
+                    y[at * y_row + c] = l.inverse[at] == -1.0f ? 0.0f : sum[i] * l.inverse[at] + 0.0f;
+        }
+}
+
 template <int W> __global__ void __launch_bounds__(32 * most_warps)
     attend(Forward<float> f, Layout layout, int64_t tasks) {
     DYN_SHARED(float, memory);
-    const int warps = int(blockDim.x) / 32, warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-    const int wide = layout.wide_queries, row = lane % wide, part = lane / wide, parts = 32 / wide;
-    float *const q = memory + warp * layout.size, *const k = q + layout.k, *const v = q + layout.v;
-    float *const p = q + layout.p, *const inverse = q + layout.inverse;
+    const Lane l(layout, memory);
+    const int warps = int(blockDim.x) / 32, warp = int(threadIdx.x) / 32;
     const Shape& shape = f.shape;
     for (int64_t task = int64_t(blockIdx.x) * warps + warp; task < tasks; task += int64_t(gridDim.x) * warps) {
-        const int64_t b = task / shape.heads, h = task % shape.heads;
-        const uint8_t* const mask = shape.mask.of(b, h);
-        const float* const bias = f.dress.bias.of(b, h);
-        const AttentionItem item = shape.item(b);
+        const int64_t b = task / shape.heads, h = task % shape.heads, key_head = h / shape.group;
         __syncwarp(); // the last sequence has been read
-        load_rows<W>(q, layout.pitch, f.q.of(b, h), f.q.row, layout.queries, shape.depth, lane);
-        load_rows<W>(k, layout.pitch, f.k.of(b, h / shape.group), f.k.row, layout.keys, shape.depth, lane);
-        load_rows<W>(v, layout.pitch_v, f.v.of(b, h / shape.group), f.v.row, layout.keys, shape.columns, lane);
+        load_rows<W>(l.q, layout.pitch, f.q.of(b, h), f.q.row, layout.queries, shape.depth, l.lane);
+        load_rows<W>(l.k, layout.pitch, f.k.of(b, key_head), f.k.row, layout.keys, shape.depth, l.lane);
+        load_rows<W>(l.v, layout.pitch_v, f.v.of(b, key_head), f.v.row, layout.keys, shape.columns, l.lane);
         cp_async_commit();
         if (!MMK_DEFECT(attention_missing_wait)) cp_async_wait<0>();
         __syncwarp();
-        // the scores of base 2 of a lane's query and four keys at a time
-        const int seen = int(item.limit(row)), own = row < layout.queries ? row : 0;
-        for (int first = 4 * part; first < layout.keys; first += 4 * parts) {
-            const float* key[4];
-            float sum[4] = {}, total[4];
-#pragma unroll
-            for (int j = 0; j < 4; ++j) key[j] = k + (first + j < layout.keys ? first + j : 0) * layout.pitch;
-            for (int begin = 0; begin < shape.depth; begin += chunk) {
-                const int end = shape.depth - begin < chunk ? shape.depth : begin + chunk;
-                for (int d = begin; d < end; d += W) {
-                    const auto x = *reinterpret_cast<const Pack<float, W>*>(q + own * layout.pitch + d);
-#pragma unroll
-                    for (int j = 0; j < 4; ++j) {
-                        const auto y = *reinterpret_cast<const Pack<float, W>*>(key[j] + d);
-#pragma unroll
-                        for (int i = 0; i < W; ++i) sum[j] = fma_scalar(x.at[i] * f.folded, y.at[i], sum[j]);
-                    }
-                }
-#pragma unroll
-                for (int j = 0; j < 4; ++j) total[j] = begin == 0 ? sum[j] : total[j] + sum[j], sum[j] = 0.0f;
-            }
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const int other = first + j;
-                if (other >= layout.keys) continue;
-                const bool sees = other < seen && (!mask || mask[row * shape.mask.row + other * shape.mask.step]);
-                if (bias && sees)
-                    total[j] =
-                        fma_scalar(bias[row * f.dress.bias.row + other * f.dress.bias.step], float(log2_e), total[j]);
-                p[other * wide + row] = sees ? total[j] : hidden<float>();
-            }
-        }
+        find_scores<W>(l, f, b, h);
         __syncwarp();
-        float top = minus_infinity<float>();
-        for (int j = part; j < layout.keys; j += parts)
-            if (const float s = p[j * wide + row]; !is_hidden(s) && top < s) top = s;
-        for (int bit = wide; bit < 32; bit *= 2) {
-            const float other = __shfl_xor_sync(0xffffffffu, top, bit);
-            top = top < other ? other : top;
-        }
-        const float safe = top == minus_infinity<float>() ? 0.0f : top; // -inf - -inf would be NaN
-        for (int j = part; j < layout.keys; j += parts)
-            if (float& s = p[j * wide + row]; !is_hidden(s)) s = softmax_exp2(s - safe);
+        const float top = find_weights(l);
         __syncwarp();
-        if (part == 0 && row < layout.queries) {
-            float sum = 0.0f;
-            for (int j = 0; j < layout.keys; ++j)
-                if (const float x = p[j * wide + row]; !is_hidden(x)) sum = sum + x;
-            const bool alive = sum != 0.0f;
-            inverse[row] = alive ? 1.0f / sum : -1.0f; // the sum is positive or NaN
-            if (f.lse)
-                f.lse[task * shape.queries + row] =
-                    alive ? fma_scalar(top, float(ln_2), log(sum)) : minus_infinity<float>();
-        }
+        add_weights(l, top, f.lse ? f.lse + task * shape.queries : nullptr);
         __syncwarp();
-        // a lane's columns of four queries at a time
-        float* const y = f.y.of(b, h);
-        for (int first = 0; first < layout.queries; first += 4)
-            for (int c = lane; c < shape.columns; c += 32) {
-                float sum[4] = {};
-                for (int j = 0; j < layout.keys; ++j) {
-                    const auto x = *reinterpret_cast<const Pack<float, 4>*>(p + j * wide + first);
-                    const float value = v[j * layout.pitch_v + c];
-#pragma unroll
-                    for (int i = 0; i < 4; ++i)
-                        if (!is_hidden(x.at[i])) sum[i] = fma_scalar(x.at[i], value, sum[i]);
-                }
-#pragma unroll
-                for (int i = 0; i < 4; ++i)
-                    if (const int at = first + i; at < layout.queries)
-                        y[at * f.y.row + c] = inverse[at] == -1.0f ? 0.0f : sum[i] * inverse[at] + 0.0f;
-            }
+        mix_values(l, f.y.of(b, h), f.y.row, shape.columns);
     }
 }
 

@@ -15,6 +15,39 @@ MMK_INLINE int rows_left(int64_t all, int64_t first, int most) {
     return int(all - first < 0 ? 0 : all - first < most ? all - first : most);
 }
 
+// Scores become their gradients ds; without `some` all are seen.
+template <int N> MMK_PTX void find_gradients(float (&s)[N][4], const float (&dp)[N][4], const float (&lse)[2],
+                                             const float (&delta)[2], bool some, uint32_t seen) {
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float p = softmax_exp2(fma_scalar(float(-log2_e), lse[i / 2], s[n][i]));
+            s[n][i] = p * (dp[n][i] - delta[i / 2]);
+            if (some && !(seen >> (4 * n + i) & 1)) s[n][i] = 0.0f;
+        }
+}
+// Numbers behind a mask in a tile of keys, for the warp's 16 queries from `own` on: noted in gq, the first time into rows
+// of zeros, and removed.
+template <class T, int D, int keys> MMK_PTX void set_apart_specials(const Backward<T>& g, const AttentionItem& item,
+                                                                    const uint8_t* mask, Piece<T>* tile, int64_t b,
+                                                                    int64_t h, int64_t head_row, int64_t own,
+                                                                    int64_t key, int left, bool noted) {
+    const Shape& shape = g.shape;
+    const int thread = int(threadIdx.x), lane = thread % 32;
+    T* const gq = g.gq.of(b, h) + (item.query_start + own) * g.gq.row;
+    if (!noted) clear_rows(gq, g.gq.row, left, shape.depth, lane);
+    __syncwarp();
+    note_specials<D>(tile, keys, gq, g.gq.row, left, shape.depth, lane, true, [&](int r, int i) {
+        return key + i < item.limit(own + r) && key + i >= item.start(own + r) &&
+               g.lse[head_row + own + r] != -__builtin_inff() &&
+               (!mask || mask[(own + r) * shape.mask.row + (key + i) * shape.mask.step]);
+    });
+    __syncthreads(); // scores have been found, too
+    remove_specials<T, keys * D / 8, team>(tile, thread);
+    __syncthreads();
+}
+
 template <class T, int D> __global__ void __launch_bounds__(team, 2)
     differentiate_queries(Backward<T> g, int64_t first_task, int64_t tasks) {
     constexpr int keys = tile_keys<D>, N = keys / 8, pieces = keys * D / 8;
@@ -83,19 +116,9 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
         if (some) {
             seen = alive & what_is_seen<N>(shape, item, mask, own + row, key, t);
             if (!g.gbias && __syncthreads_or(any_special<T, pieces, team>(tile_k, thread))) {
-                T* const gq = g.gq.of(b, h) + (item.query_start + own) * g.gq.row;
-                const int left = rows_left(rows, own, 16);
-                if (!noted) clear_rows(gq, g.gq.row, left, shape.depth, lane);
-                __syncwarp();
-                note_specials<D>(tile_k, keys, gq, g.gq.row, left, shape.depth, lane, true, [&](int r, int i) {
-                    return key + i < item.limit(own + r) && key + i >= item.start(own + r) &&
-                           g.lse[head_row + own + r] != -__builtin_inff() &&
-                           (!mask || mask[(own + r) * shape.mask.row + (key + i) * shape.mask.step]);
-                });
+                set_apart_specials<T, D, keys>(g, item, mask, tile_k, b, h, head_row, own, key,
+                                               rows_left(rows, own, 16), noted);
                 noted = true;
-                __syncthreads(); // scores have been found, too
-                remove_specials<T, pieces, team>(tile_k, thread);
-                __syncthreads();
             }
         }
 #pragma unroll
@@ -105,14 +128,7 @@ template <class T, int D> __global__ void __launch_bounds__(team, 2)
         if (bias)
             add_bias(s[0], bias + (own + row) * g.dress.bias.row + (key + 2 * t) * g.dress.bias.step, g.dress.bias.row,
                      g.dress.bias.step, shape.queries - own - row, shape.keys - key - 2 * t);
-#pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const float p = softmax_exp2(fma_scalar(float(-log2_e), lse[i / 2], s[0][n][i]));
-                s[0][n][i] = p * (dp[0][n][i] - delta[i / 2]);
-                if (some && !(seen >> (4 * n + i) & 1)) s[0][n][i] = 0.0f;
-            }
+        find_gradients(s[0], dp[0], lse, delta, some, seen);
         if (g.gbias) {
 #pragma unroll
             for (int n = 0; n < N; ++n)
