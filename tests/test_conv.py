@@ -417,6 +417,19 @@ def test_panels_of_different_widths_at_the_same_time() -> None:
         mmk.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("outputs", [3, 40])
+def test_a_single_input_is_multiplied_by_no_zeros(stride: int, outputs: int) -> None:
+    """The bits of an image in which it stands alone."""
+    x, weight, bias = normal((2, 70, 1, 1), 0), normal((70, outputs, 4, 5), 1), normal((outputs,), 2)
+    alone = np.zeros((2, 70, 2, 3), np.float32)
+    alone[:, :, :1, :1] = x
+    for padding, dilation in ((0, 1), (1, 2)):
+        y = conv_transpose2d(x, weight, bias, stride, padding, 0, 1, dilation)
+        wanted = conv_transpose2d(alone, weight, bias, stride, padding, 0, 1, dilation)
+        assert (y == wanted[:, :, : y.shape[2], : y.shape[3]]).all()
+
+
 def test_output_padding() -> None:
     """More elements at the end: those that a larger result has there, and the bias where no tap reaches."""
     x, weight, bias = normal((1, 2, 3, 3), 0), normal((2, 3, 2, 2), 1), normal((3,), 2)

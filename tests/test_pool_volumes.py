@@ -334,7 +334,9 @@ def test_windows_too_large_to_hold() -> None:
     x = np.random.default_rng(4).standard_normal((1, 3, 400, 400)).astype(np.float32)
     assert "channels" in mmk.plan("adaptive_avg_pool2d", x, output_size=(1, 2))
     for half, y in enumerate(pool.adaptive_avg_pool2d(x, (1, 2)).transpose()):
-        np.testing.assert_array_equal(y, pool.adaptive_avg_pool2d(x[..., 200 * half : 200 * half + 200], 1).transpose()[0])
+        np.testing.assert_array_equal(
+            y, pool.adaptive_avg_pool2d(x[..., 200 * half : 200 * half + 200], 1).transpose()[0]
+        )
 
 
 def test_elements_abreast_find_the_first_maximum() -> None:
@@ -359,7 +361,9 @@ def test_few_planes_have_the_bits_of_many(padding: int) -> None:
         lambda x: pool.stochastic_pool2d(x, 3, 2, padding, seed=list(range(len(x))), return_indices=True),
         lambda x: pool.adaptive_max_pool2d(x, (4, 17), return_indices=True),
     ]
-    assert "neighbours abreast" in mmk.plan("lp_pool2d", x[:1], norm_type=3.0, kernel=(3, 3), stride=(2, 2), padding=(0, 0))
+    assert "neighbours abreast" in mmk.plan(
+        "lp_pool2d", x[:1], norm_type=3.0, kernel=(3, 3), stride=(2, 2), padding=(0, 0)
+    )
     for call in calls:
         one, all_of_them = call(x[:1]), call(x)
         for a, b in zip(*((r if isinstance(r, tuple) else (r,)) for r in (one, all_of_them)), strict=True):

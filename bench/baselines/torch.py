@@ -60,6 +60,21 @@ def _lp_pool(a: dict[str, Any], x: Any) -> Any:
     return _of_rank("lp_pool", x)(x, a["norm_type"], a["kernel"], a["stride"], a["ceil_mode"])
 
 
+def _stochastic_pool2d(a: dict[str, Any], x: Any, keys: Any) -> Any:
+    """The paper's section 3, one operator after another: every window's elements and their running sums are stored."""
+    if any(a["padding"]) or max(a["dilation"]) > 1 or a["ceil_mode"] or a["return_indices"]:
+        raise ValueError("windows that overhang, or indices")
+    weights = F.relu(x)
+    for axis in range(2):
+        weights = weights.unfold(2 + axis, a["kernel"][axis], a["stride"][axis])
+    weights = weights.flatten(-2)
+    if not a["training"]:
+        return (weights * weights).sum(-1) / weights.sum(-1)
+    running = weights.cumsum(-1)
+    drawn = (running >= torch.rand(running.shape[:-1], device=x.device)[..., None] * running[..., -1:]).int().argmax(-1)
+    return weights.gather(-1, drawn[..., None])[..., 0]
+
+
 def _adaptive(kind: str) -> Callable[..., Any]:
     def call(a: dict[str, Any], x: Any) -> Any:
         more = [a["return_indices"]] if "return_indices" in a else []
@@ -169,7 +184,7 @@ ACTIVATIONS: dict[str | None, Callable[[Any], Any]] = {
 # max_unpool2d keeps the last, torch's kernel any; torchvision's ps_roi_pool deals gradients out to the map's last row.
 NOT_COMPARED = {
     "philox_normal", "philox_uniform", "dropout", "diffusion_step", "attention_grad", "additive_attention_grad",
-    "max_pool2d_grad", "max_unpool2d", "nms", "ps_roi_pool_grad",
+    "max_pool2d_grad", "max_unpool2d", "nms", "ps_roi_pool_grad", "stochastic_pool2d",
 }  # fmt: skip
 CALLS: dict[str, Callable[..., Any]] = {
     **{f"conv{dims}d": _conv for dims in (1, 2, 3)},
@@ -178,6 +193,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     **{f"avg_pool{dims}d": _avg_pool for dims in (1, 2, 3)},
     **{f"lp_pool{dims}d": _lp_pool for dims in (1, 2, 3)},
     **{f"adaptive_{kind}_pool{dims}d": _adaptive(kind) for kind in ("avg", "max") for dims in (1, 2, 3)},
+    "stochastic_pool2d": _stochastic_pool2d,
     "additive_attention": _additive_attention,
     "batch_norm": _batch_norm,
     "batch_norm_training": _batch_norm_training,

@@ -37,8 +37,7 @@ MMK_INLINE void scores_of_one(const float* keys, int64_t key_row, int64_t depth,
 }
 
 // As multiply with values as a and p, of which one number every sixteen is read, as b.
-template <int vectors>
-MMK_FLATTEN void results_of_one(const Product<float>& p, int64_t first, int64_t columns) {
+template <int vectors> MMK_FLATTEN void results_of_one(const Product<float>& p, int64_t first, int64_t columns) {
     Vec<float> sum[vectors];
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; ++j) sum[j] = Vec<float>::zero();

@@ -27,5 +27,13 @@ template <class Body> MMK_INLINE void for_channel_blocks(int64_t channels, Body&
     for (; c + lanes <= channels; c += lanes) body(c, int64_t(lanes));
     if (c < channels) body(channels - lanes, int64_t(lanes));
 }
+// Half a kilobyte of float32 of a pixel at a time, which memory delivers up to six times faster than sixteen channels of
+// each of several pixels, then sixteen: body.operator()<vectors>(channel, count of each vector).
+template <class Body> MMK_INLINE void for_wide_channel_blocks(int64_t channels, Body&& body) {
+    int64_t done = 0;
+    for (; done + 8 * lanes <= channels; done += 8 * lanes) body.template operator()<8>(done, int64_t(lanes));
+    if (done == channels) return;
+    for_channel_blocks(channels - done, [&](int64_t c, int64_t n) { body.template operator()<1>(done + c, n); });
+}
 
 } // namespace mmk::cpu::MMK_ISA

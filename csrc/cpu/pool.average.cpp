@@ -138,14 +138,20 @@ template <class T> struct AverageChannels {
                 const int64_t s_first = w.columns.first(q), s_end = w.columns.end(q);
                 const Vec<T> divisor(w.divisor<T>(counted, w.counted(w.columns, q)));
                 T* const to = y + (row * w.columns.outputs + q) * channels;
-                for_channel_blocks(channels, [&](int64_t c, int64_t n) {
-                    Vec<T> sum = Vec<T>::zero();
+                for_wide_channel_blocks(channels, [&]<int wide>(int64_t c, int64_t n) {
+                    Vec<T> sum[wide];
+#pragma GCC unroll 8
+                    for (int k = 0; k < wide; ++k) sum[k] = Vec<T>::zero();
                     for (int64_t r = r_first; r < r_end; ++r) {
                         const T* const line = plane + (w.rows.start(p) + r) * width * channels + c;
                         for (int64_t s = s_first; s < s_end; ++s)
-                            sum = sum + Vec<T>::load(line + (w.columns.start(q) + s) * channels, n);
+#pragma GCC unroll 8
+                            for (int k = 0; k < wide; ++k)
+                                sum[k] =
+                                    sum[k] + Vec<T>::load(line + (w.columns.start(q) + s) * channels + k * lanes, n);
                     }
-                    (sum / divisor).store(to + c, n);
+#pragma GCC unroll 8
+                    for (int k = 0; k < wide; ++k) (sum[k] / divisor).store(to + c + k * lanes, n);
                 });
             }
         }

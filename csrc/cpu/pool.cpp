@@ -195,15 +195,24 @@ template <class T, class I> struct MaxChannels {
                            s * w.columns.dilation;
                 };
                 const bool none = r_first == r_end || s_first == s_end;
-                for_channel_blocks(channels, [&](int64_t c, int64_t n) {
-                    if (!indices) {
-                        Vec<T> best(lowest<T>);
+                if (!indices) {
+                    for_wide_channel_blocks(channels, [&]<int wide>(int64_t c, int64_t n) {
+                        Vec<T> best[wide];
+#pragma GCC unroll 8
+                        for (int k = 0; k < wide; ++k) best[k] = Vec<T>(lowest<T>);
                         for (int64_t r = r_first; r < r_end; ++r)
-                            for (int64_t s = s_first; s < s_end; ++s)
-                                best = max(best, Vec<T>::load(plane + place(r, s) * channels + c, n));
-                        (best + Vec<T>::zero()).store(y + at + c, n);
-                        return;
-                    }
+                            for (int64_t s = s_first; s < s_end; ++s) {
+                                const T* const pixel = plane + place(r, s) * channels + c;
+#pragma GCC unroll 8
+                                for (int k = 0; k < wide; ++k)
+                                    best[k] = max(best[k], Vec<T>::load(pixel + k * lanes, n));
+                            }
+#pragma GCC unroll 8
+                        for (int k = 0; k < wide; ++k) (best[k] + Vec<T>::zero()).store(y + at + c + k * lanes, n);
+                    });
+                    continue;
+                }
+                for_channel_blocks(channels, [&](int64_t c, int64_t n) {
                     Choice<T, I> best{Vec<T>(lowest<T>), Vec<I>(none ? I(-1) : I(place(r_first, s_first)))};
                     for (int64_t r = r_first; r < r_end; ++r)
                         for (int64_t s = s_first; s < s_end; ++s)

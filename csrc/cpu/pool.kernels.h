@@ -36,8 +36,7 @@ struct Divisors3 {
 
 template <class T> struct MeanOf {
     Divisors3 divisors;
-    template <bool neighbours>
-    MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
+    template <bool neighbours> MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
         Vec<T> sum = Vec<T>::zero();
         w.each([&](int64_t i, int64_t, int64_t, int64_t) { sum = sum + w.load(i); });
         (sum / divisors.of(w)).store(to, w.lanes_used);

@@ -13,8 +13,7 @@ Norm norm_of(double p) { return p == 1 ? Norm::one : p == 2 ? Norm::two : p > 1e
 template <class T> struct NormOf {
     Norm norm;
     Vec<T> p;
-    template <bool neighbours>
-    MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
+    template <bool neighbours> MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
         Vec<T> sum = Vec<T>::zero();
         switch (norm) {
         case Norm::one: w.each([&](int64_t i, int64_t, int64_t, int64_t) { sum = sum + abs(w.load(i)); }); break;

@@ -56,8 +56,7 @@ template <class T, class I> struct DrawOf {
 };
 
 template <class T> struct ExpectationOf {
-    template <bool neighbours>
-    MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
+    template <bool neighbours> MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
         const Vec<T> zero = Vec<T>::zero();
         Vec<T> squares = zero, sum = zero;
         w.each([&](int64_t i, int64_t, int64_t, int64_t) {

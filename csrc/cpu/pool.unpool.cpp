@@ -51,8 +51,7 @@ void max_unpool_grad(const MaxUnpoolGrad& op, Context& context) {
                 const auto inside = [&](int64_t i) { return uint64_t(index[i]) < uint64_t(size); };
                 for (int64_t i = 0; i < windows; ++i)
                     if (inside(i)) last[index[i]] = i;
-                for (int64_t i = 0; i < windows; ++i)
-                    to[i] = inside(i) && last[index[i]] == i ? from[index[i]] : T(0);
+                for (int64_t i = 0; i < windows; ++i) to[i] = inside(i) && last[index[i]] == i ? from[index[i]] : T(0);
             }
         });
     });

@@ -274,8 +274,7 @@ void pool_neighbours(Context& context, const Grid& grid, const Pooled& p, const 
             for (; w.at[2] < smaller(width, first + piece); w.at[2] += w.lanes_used) {
                 w.lanes_used = smaller(alike(grid, w.at[2]), first + piece - w.at[2]);
                 const Reach* const reach = grid.reach[2] + w.at[2];
-                for (int64_t k = 0; k < lanes; ++k)
-                    w.apart[k] = k < w.lanes_used ? reach[k].begin - reach[0].begin : 0;
+                for (int64_t k = 0; k < lanes; ++k) w.apart[k] = k < w.lanes_used ? reach[k].begin - reach[0].begin : 0;
                 kernel(w, y + w.result(0), indices.get() ? indices + w.result(0) : nullptr);
             }
         }
@@ -285,7 +284,8 @@ void pool_neighbours(Context& context, const Grid& grid, const Pooled& p, const 
 MMK_INLINE bool few_planes(const Grid& grid, int64_t planes) {
     int64_t groups = 0;
     for (int64_t q = 0; q < grid.outputs[2]; q += alike(grid, q)) ++groups;
-    return planes < lanes / 2 && grid.outputs[2] >= 2 * planes * groups; // a lane of its own costs twice as much to fill
+    return planes < lanes / 2 &&
+           grid.outputs[2] >= 2 * planes * groups; // a lane of its own costs twice as much to fill
 }
 
 // kernel(window, to, places): lanes_used results to `to`, and their indices.

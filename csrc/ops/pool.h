@@ -28,7 +28,8 @@
 //            columns first, then along the line. channels: channels-last operands, sixteen channels of one window at a
 //            time. plane: one plane per task
 //            all others: what a result reads along each axis comes from a table (core/windows.h); sixteen channels of a
-//            pixel, or sixteen planes turned abreast, slab by slab, at a time; unpooling: one plane per task
+//            pixel, or sixteen planes turned abreast, slab by slab, at a time; where planes are few, sixteen neighbours in a
+//            line of results; maxima of long lines, sixteen elements of one window. Unpooling: one plane per task
 // CUDA       a window, or 16 bytes of channels, per thread, by any strides; small windows of planes in strips of four
 //            below each other; whole planes through shared memory. max_pool2d_grad: a warp owns 512 elements and adds
 //            the windows of the runs of 128 that reach them, in order (contiguous operands), max_unpool likewise; other

@@ -109,6 +109,7 @@ _BENCH = (
     _case("temporal", "1024 8 8 16 16 40 40", bench=True),
     _case("small", "64 4 4 16 16 16 16", bench=True),
     _case("causal window", "1 8 8 8192 8192 64 64", causal=1, window=(511, 0), bench=True),
+    _case("decode", "1 16 16 1 2048 64 64", bench=True),
 )
 
 _OPTIONS = "causal=causal, scale=scale, window=window, softcap=softcap"
