@@ -19,7 +19,8 @@
 //            query_lengths; rows of lse = -inf take no part in gradients
 // Algorithm  panels of 48 queries, one query per lane, against blocks of 128 keys: scores as [key][query], the softmax
 //            down the columns, results as [d][query]; keys and values are read where they lie, one broadcast each. Blocks
-//            that the panel does not see are skipped. A panel of one query has keys, then columns, in its lanes. Nothing of size Sq Sk is kept (but gbias, which is a result)
+//            that the panel does not see are skipped. A panel of one query has keys, then columns, in its lanes. Nothing
+//            of size Sq Sk is kept (but gbias, which is a result)
 // Order      c = T(double(scale) log2(e)); q' = q c; s2 = the dot product of q' and k over d, in chunks of 256. With a
 //            soft cap c = T(double(scale) / softcap), t = tanh(s2), s2 = t T(softcap log2(e)).
 //            s2 = fma(r, log2(e), s2), r = fma(-slope, |key - position|, the table's entry or 0), or the entry alone;
