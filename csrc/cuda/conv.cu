@@ -22,11 +22,11 @@ bool offsets_fit(const Correlation& c) {
            reach(c.Q, c.stride[2]) + reach(c.S, c.dilation[2]) + c.before[2] + c.W < most;
 }
 
-template <class T, int outputs, int pixels, bool skips>
-void launch_pixels(Context& context, const Correlation& c, const Operands<T>& o) {
+template <class T, int outputs, int pixels>
+void launch_pixels(Context& context, const Correlation& c, const Operands<T>& o, bool skips) {
     const int64_t blocks = ceil_div(c.pixels(), pixels * pixel_threads), panels = ceil_div(c.outputs, outputs);
-    MMK_LAUNCH(context, (correlate_pixels<T, outputs, pixels, skips>), grid_of(c.groups * panels * blocks),
-               pixel_threads, 0, c, o);
+    MMK_LAUNCH(context, (correlate_pixels<T, outputs, pixels>), grid_of(c.groups * panels * blocks), pixel_threads, 0,
+               c, o, skips);
 }
 
 // What products do not cover.
@@ -34,19 +34,19 @@ template <class T, bool skips> void correlate_few(Context& context, const Correl
     if constexpr (sizeof(T) < 8) {
         if (correlate_depthwise<T, skips>(context, c, o)) return;
         if (c.outputs * c.channels == 1 && offsets_fit(c) && c.O * c.P * c.Q < int64_t(1) << 30)
-            return correlate_single<T, skips>(context, c, o);
+            return correlate_single<T>(context, c, o, skips);
     }
     if (c.outputs * c.channels > 1 && c.taps() <= chunk_products && offsets_fit(c)) {
         context.chose("lanes along pixels", "a group has few outputs or products");
         if (c.outputs <= 4)
-            launch_pixels<T, 4, 4, skips>(context, c, o);
+            launch_pixels<T, 4, 4>(context, c, o, skips);
         else
-            launch_pixels<T, sizeof(T) < 8 ? 16 : 8, 2, skips>(context, c, o);
+            launch_pixels<T, sizeof(T) < 8 ? 16 : 8, 2>(context, c, o, skips);
         return;
     }
     context.chose("direct", "a window or a type that no other way covers");
-    MMK_LAUNCH(context, (correlate_directly<T, skips>), grid_of(ceil_div(c.results(), direct_threads)), direct_threads,
-               0, c, o, c.result.c == 1 && c.groups * c.outputs > 1);
+    MMK_LAUNCH(context, correlate_directly<T>, grid_of(ceil_div(c.results(), direct_threads)), direct_threads, 0, c, o,
+               skips, c.result.c == 1 && c.groups * c.outputs > 1);
 }
 
 // `prepared`: as prepare_products() made it where products cover the whole convolution, else null.

@@ -10,9 +10,9 @@ inline constexpr int direct_threads = 128;
 
 // skips (the input gradient): a tap outside the source takes no part. Otherwise it is the product with +0, which must
 // be made, as the weight may be infinite.
-template <bool skips, class T>
-__device__ inline Compute<T> correlation_sum(const Correlation& c, const T* source, const T* weight, int64_t n,
-                                             int64_t group, int64_t k, int64_t o, int64_t p, int64_t q) {
+template <class T> __device__ inline Compute<T> correlation_sum(const Correlation& c, const T* source, const T* weight,
+                                                                bool skips, int64_t n, int64_t group, int64_t k,
+                                                                int64_t o, int64_t p, int64_t q) {
     using C = Compute<T>;
     source += n * c.source.n + group * c.channels * c.source.c;
     weight += group * c.weight_group + k * c.weight.n;
@@ -37,15 +37,15 @@ __device__ inline Compute<T> correlation_sum(const Correlation& c, const T* sour
     return total;
 }
 
-template <class T, bool skips> __global__ void __launch_bounds__(direct_threads, 4)
-    correlate_directly(Correlation c, Operands<T> o, bool last) {
+template <class T> __global__ void __launch_bounds__(direct_threads, 4)
+    correlate_directly(Correlation c, Operands<T> o, bool skips, bool last) {
     const int64_t K = c.groups * c.outputs, count = c.pixels() * K;
     for (int64_t index = int64_t(blockIdx.x) * direct_threads + threadIdx.x; index < count;
          index += int64_t(gridDim.x) * direct_threads) {
         const Place4 y = place_of(index, K, c.O * c.P, c.Q, last);
         const int64_t slice = y.h / c.P, p = y.h - slice * c.P;
         const Compute<T> sum =
-            correlation_sum<skips>(c, o.source, o.weight, y.n, y.c / c.outputs, y.c % c.outputs, slice, p, y.w);
+            correlation_sum(c, o.source, o.weight, skips, y.n, y.c / c.outputs, y.c % c.outputs, slice, p, y.w);
         Compute<T> value[1] = {o.ending.added(sum, y.n, y.c, slice, p, y.w)};
         o.ending.activate_all(value);
         o.result[c.result.at(y.n, y.c, slice, p, y.w)] = narrow<T>(value[0]);

@@ -9,7 +9,7 @@ namespace mmk::cuda::conv {
 template <class T, bool skips> bool correlate_depthwise(Context& context, const Correlation& c, const Operands<T>& o);
 
 // For one channel and one output a group, offsets and pixels of 31 bits.
-template <class T, bool skips> void correlate_single(Context& context, const Correlation& c, const Operands<T>& o);
+template <class T> void correlate_single(Context& context, const Correlation& c, const Operands<T>& o, bool skips);
 
 // A correlation as tiles of a matrix product read it: the same source and weights, perhaps copied into another layout,
 // with channels of a group counted by pieces of 16 bytes for tensor cores. `skips`: as in conv.direct.cuh.

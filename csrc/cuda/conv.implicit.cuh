@@ -172,7 +172,7 @@ template <class T, bool last> struct ImageFinish {
         for (int i = 0; i < count; ++i, next(y)) {
             int64_t n = y.n;
             const int d = slice(n);
-            const C sum = correlation_sum<true>(c, o.source, o.weight, n, group, y.c - group * c.outputs, d, y.h, y.w);
+            const C sum = correlation_sum(c, o.source, o.weight, true, n, group, y.c - group * c.outputs, d, y.h, y.w);
 #pragma unroll
             for (int j = 0; j < width; ++j)
                 if (j == i && value[j] != value[j]) value[j] = sum;

@@ -11,8 +11,8 @@ namespace mmk::cuda::conv {
 
 inline constexpr int pixel_threads = 128;
 
-template <class T, int outputs, int pixels, bool skips> __global__ void __launch_bounds__(pixel_threads, 3)
-    correlate_pixels(Correlation c, Operands<T> o) {
+template <class T, int outputs, int pixels> __global__ void __launch_bounds__(pixel_threads, 3)
+    correlate_pixels(Correlation c, Operands<T> o, bool skips) {
     using C = Compute<T>;
     // Rows are 16 bytes longer than needed: they are written down the columns.
     SHARED(C, panel, [chunk_products][outputs + 16 / sizeof(C)]);

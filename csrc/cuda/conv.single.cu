@@ -27,8 +27,8 @@ struct SinglePlaces {
     }
 };
 
-template <class T, bool skips> __global__ void __launch_bounds__(single_threads, 6)
-    correlate_single_channels(Correlation c, Operands<T> o, SinglePlaces places) {
+template <class T> __global__ void __launch_bounds__(single_threads, 6)
+    correlate_single_channels(Correlation c, Operands<T> o, bool skips, SinglePlaces places) {
     using C = Compute<T>;
     for (int64_t item = blockIdx.x; item < c.samples * places.slices * places.tiles; item += gridDim.x) {
         // slices are counted fastest where they are neighbours in memory
@@ -80,18 +80,15 @@ template <class T, bool skips> __global__ void __launch_bounds__(single_threads,
 
 } // namespace
 
-template <class T, bool skips> void correlate_single(Context& context, const Correlation& c, const Operands<T>& o) {
+template <class T> void correlate_single(Context& context, const Correlation& c, const Operands<T>& o, bool skips) {
     const SinglePlaces places(c);
     context.chose(places.last ? "a channel a group, lanes along channels" : "a channel a group, lanes along pixels",
                   "a group is one channel");
-    MMK_LAUNCH(context, (correlate_single_channels<T, skips>), grid_of(c.samples * places.slices * places.tiles),
-               single_threads, 0, c, o, places);
+    MMK_LAUNCH(context, correlate_single_channels<T>, grid_of(c.samples * places.slices * places.tiles), single_threads,
+               0, c, o, skips, places);
 }
-#define MMK_SINGLE(T)                                                                                                  \
-    template void correlate_single<T, false>(Context&, const Correlation&, const Operands<T>&);                        \
-    template void correlate_single<T, true>(Context&, const Correlation&, const Operands<T>&);
-MMK_SINGLE(float)
-MMK_SINGLE(float16)
-MMK_SINGLE(bfloat16)
+template void correlate_single(Context&, const Correlation&, const Operands<float>&, bool);
+template void correlate_single(Context&, const Correlation&, const Operands<float16>&, bool);
+template void correlate_single(Context&, const Correlation&, const Operands<bfloat16>&, bool);
 
 } // namespace mmk::cuda::conv

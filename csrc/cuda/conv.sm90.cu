@@ -169,7 +169,7 @@ template <class T> __global__ void __launch_bounds__(direct_threads, 4)
         const int64_t q = places.row.take(n), p = places.column.take(n);
         T* const at = y.data + group * y.group + y.strides.at(n, k, p, q);
         const float value = widen(*at);
-        if (value != value) *at = narrow<T>(correlation_sum<true>(c, o.source, o.weight, n, group, k, 0, p, q));
+        if (value != value) *at = narrow<T>(correlation_sum(c, o.source, o.weight, true, n, group, k, 0, p, q));
     }
 }
 template <class T>

@@ -1,4 +1,5 @@
-// map: y[i] = operation(a[i], b[i], ...) over dense arrays, 16 bytes an access where the addresses allow it.
+// map: y[i] = operation(a[i], b[i], ...), 16 bytes an access where arrays are dense and begin at a multiple of it, else
+// element by element.
 #pragma once
 
 #include <utility>
@@ -17,7 +18,7 @@ template <int N, class Operation, class Y, class... X> __global__ void __launch_
     map_dense(Operation operation, int64_t count, Y* y, const X*... x) {
     for (int64_t i = (int64_t(blockIdx.x) * map_threads + threadIdx.x) * N; i < count;
          i += int64_t(gridDim.x) * map_threads * N) {
-        if (N == 1 || i + N <= count || MMK_DEFECT(map_ragged_end)) {
+        if (i + N <= count || MMK_DEFECT(map_ragged_end)) {
             Pack<Y, N> result;
             [&](const auto&... in) {
                 for (int k = 0; k < N; ++k) result.at[k] = operation(in.at[k]...);
@@ -50,14 +51,11 @@ void map(Context& context, Operation operation, const Tensor& y, const Tensors&.
     static_assert(sizeof...(X) == sizeof...(Tensors));
     const int64_t count = y.size();
     if (count == 0) return;
-    if ((same_dense(x, y) && ...) && same_dense(y, y)) {
-        constexpr int widest = int(sizeof(Y) > 1 ? 16 / sizeof(Y) : 8); // of bytes 16 would spill
-        if (aligned(y.data, 16) && (aligned(x.data, 16) && ...))
-            MMK_LAUNCH(context, (map_dense<widest, Operation, Y, X...>), grid_of(ceil_div(count, widest * map_threads)),
-                       map_threads, 0, operation, count, static_cast<Y*>(y.data), static_cast<const X*>(x.data)...);
-        else
-            MMK_LAUNCH(context, (map_dense<1, Operation, Y, X...>), grid_of(ceil_div(count, map_threads)), map_threads,
-                       0, operation, count, static_cast<Y*>(y.data), static_cast<const X*>(x.data)...);
+    constexpr int widest = int(sizeof(Y) > 1 ? 16 / sizeof(Y) : 8); // of bytes 16 would spill
+    const bool dense = (same_dense(x, y) && ...) && same_dense(y, y);
+    if (dense && aligned(y.data, 16) && (aligned(x.data, 16) && ...)) {
+        MMK_LAUNCH(context, (map_dense<widest, Operation, Y, X...>), grid_of(ceil_div(count, widest * map_threads)),
+                   map_threads, 0, operation, count, static_cast<Y*>(y.data), static_cast<const X*>(x.data)...);
         return;
     }
     const Tensor* const all[1 + sizeof...(X)] = {&y, &x...};
