@@ -139,8 +139,9 @@ template <class T> void mean_of_chunks(Context& context, const Axis3& axes, cons
     const Tensor pixels = volume_channels_last(x);
     const bool channels_last = !x.contiguous() && pixels.contiguous();
     context.chose(channels_last ? "chunks of channels" : "chunks abreast", "windows of more than 256 elements");
+    const Tensor results_view = channels_last ? volume_channels_last(p.y) : p.y; // DenseOut refers to it
     const Dense<T> from(context, channels_last ? pixels : x);
-    const DenseOut<T> y(context, channels_last ? volume_channels_last(p.y) : p.y);
+    const DenseOut<T> y(context, results_view);
     T* const sums = context.scratch<T>(p.y.size() * chunks.each);
     const int64_t channels = channels_last ? x.extent[1] : 1, results = p.y.size() / larger(channels, 1);
     if (channels_last)
