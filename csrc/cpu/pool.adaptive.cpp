@@ -6,6 +6,21 @@
 namespace mmk::cpu::MMK_ISA {
 namespace {
 
+// A window of each lane: many planes, or windows of less than a chunk.
+template <class T> struct MeanOfChunks {
+    Divisors3 divisors;
+    template <bool neighbours> MMK_FLATTEN void operator()(const Window<T, neighbours>& w, T* to, int64_t*) const {
+        Vec<T> sum = Vec<T>::zero(), chunk = Vec<T>::zero();
+        int64_t left = chunk_taps;
+        w.each([&](int64_t i, int64_t, int64_t, int64_t) {
+            if (left == 0) sum = sum + chunk, chunk = Vec<T>::zero(), left = chunk_taps;
+            chunk = chunk + w.load(i);
+            --left;
+        });
+        ((sum + chunk) / divisors.of(w)).store(to, w.lanes_used);
+    }
+};
+
 // Chunks of windows, `each` per window: a window that has fewer ends with sums of +0, which change nothing.
 struct Chunks {
     const Grid& grid;
@@ -23,6 +38,11 @@ struct Chunks {
     struct Chunk {
         Reach reach[3];
         int64_t begin, end; // taps of the window
+
+        // Whether the window's elements follow each other in memory, whole lines of them.
+        MMK_MEMBER bool dense(const Grid& g) const {
+            return reach[2].count == g.inputs[2] && (reach[1].count == g.inputs[1] || reach[0].count == 1);
+        }
     };
     // Chunk i of the windows of a plane.
     MMK_MEMBER Chunk at(int64_t i) const {
@@ -48,6 +68,8 @@ template <class T> void sum_chunks(Context& context, const Chunks& chunks, const
     const auto find = [&](int64_t i, T* copy) -> const T* {
         const Chunks::Chunk c = chunks.at(i % of_plane);
         const T* const plane = x + i / of_plane * chunks.grid.input_size();
+        if (c.dense(chunks.grid) && c.end - c.begin == chunk_taps)
+            return plane + chunks.number(c.reach[0].begin, c.reach[1].begin, 0) + c.begin;
         const T* run = nullptr;
         int64_t done = 0;
         each_run(c.reach, c.begin, c.end, [&](int64_t d, int64_t h, int64_t w, int64_t n) {
@@ -151,23 +173,29 @@ template <class T> void mean_of_chunks(Context& context, const Axis3& axes, cons
     add_chunks<T>(context, chunks, divisors, sums, results, channels, y);
 }
 
+// Bytes of sixteen planes that one row of windows reads, beyond which chunks are read as they lie.
+constexpr int64_t most_abreast = int64_t(1) << 20;
+
 void average(const AdaptiveAvgPool& op, Context& context) {
     visit_float(op.y.dtype, [&](auto zero) {
         using T = decltype(zero);
-        const int64_t size = op.x.size(2, op.x.rank);
-        if (op.y.size(2, op.y.rank) == 1 && size <= chunk_taps && op.x.contiguous() && op.y.contiguous()) {
-            context.chose("whole planes", "one window of contiguous planes");
-            return mean_of_planes(context, static_cast<const T*>(op.x.data), static_cast<T*>(op.y.data),
-                                  op.x.size(0, 2), size, T(size));
+        const int64_t size = op.x.size(2, op.x.rank), planes = op.x.size(0, 2);
+        const bool many = planes >= lanes * context.threads; // so that each lane of each thread has a plane
+        if (op.y.size(2, op.y.rank) == 1 && (many || size <= chunk_taps) && op.x.contiguous() && op.y.contiguous()) {
+            context.chose("whole planes", "one window of many contiguous planes, or of small ones");
+            return mean_of_planes(context, static_cast<const T*>(op.x.data), static_cast<T*>(op.y.data), planes, size,
+                                  chunk_taps, T(size));
         }
         Axis3 axes;
         adaptive_axes(op.x, op.y, axes);
         const Pooled p{{as_volume(op.x), Tensor()}, Tensor(), as_volume(op.y), Tensor()};
         const Grid grid = grid_of(context, axes, false);
         const int64_t taps = Chunks::most_taps(grid);
-        if (taps > chunk_taps)
+        const bool abreast = many && held_for(grid, 1) * int64_t(sizeof(T)) <= most_abreast &&
+                             (op.x.contiguous() || !volume_channels_last(p.sources[0]).contiguous());
+        if (taps > chunk_taps && !abreast)
             return mean_of_chunks<T>(context, axes, p, Chunks{grid, (taps + chunk_taps - 1) / chunk_taps});
-        pool_forward<T>(context, axes, p, MeanOf<T>{Divisors3::of(context, axes, false, 0)});
+        pool_forward<T>(context, axes, p, MeanOfChunks<T>{Divisors3::of(context, axes, false, 0)});
     });
 }
 void maximum(const AdaptiveMaxPool& op, Context& context) {
