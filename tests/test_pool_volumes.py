@@ -128,6 +128,7 @@ def test_adaptive_to_the_bit(call: Call, dtype: str, layout: str, seed: int) -> 
     x = values(seed, shape, dtype, special=False)
     y = OPERATORS[f"adaptive_avg_pool{rank}d"](laid_out(x, layout), **a)
     np.testing.assert_array_equal(y, row_major_means(x, reference.adaptive_windows(shape[2:], **a), 0))
+    np.testing.assert_array_equal(y, reference.adaptive_avg_pool1d(x, **a))
     gx = OPERATORS["adaptive_avg_pool_grad"](laid_out(y, layout), size=shape[2:])
     np.testing.assert_array_equal(gx, reference.adaptive_avg_pool_grad(y, size=shape[2:]))
 
@@ -210,6 +211,30 @@ def test_adaptive_windows_overlap() -> None:
     assert pool.adaptive_avg_pool1d(x, 3)[0, 0].tolist() == [0.5, 2, 3.5]
     assert pool.adaptive_avg_pool1d(x, None).tolist() == x.tolist()
     assert pool.adaptive_max_pool2d(np.ones((1, 1, 4, 6)), (None, 2)).shape == (1, 1, 4, 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(adaptive(), DTYPES, LAYOUTS, st.integers(0, 10**6))
+def test_long_windows_to_the_bit(call: Call, dtype: str, layout: str, seed: int) -> None:
+    """More than 256 elements, in part or all: chains of 256, then one through their sums."""
+    shape, a = call
+    rank = len(shape) - 2
+    shape = (*shape[:2], *(n * (40, 6, 3)[rank - 1] + 1 for n in shape[2:]))
+    a = {"output_size": tuple(-(-n // 3) for n in a["output_size"])}
+    x = values(seed, shape, dtype, special=False)
+    y = OPERATORS[f"adaptive_avg_pool{rank}d"](laid_out(x, layout), **a)
+    np.testing.assert_array_equal(y, reference.adaptive_avg_pool1d(x, **a))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 512, 512), (1, 3, 1, 65536), (2, 130, 17, 16), (2, 40, 34, 71), (1, 1, 1, 257)]
+)
+def test_the_chunks_of_a_window(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(8).standard_normal(shape).astype(np.float32)
+    for size in ((1, 1), (min(shape[2], 3), 3)):
+        wanted = reference.adaptive_avg_pool1d(x, output_size=size)
+        for layout in ("contiguous", "channels last", "reversed"):
+            np.testing.assert_array_equal(pool.adaptive_avg_pool2d(laid_out(x, layout), size), wanted)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
@@ -330,13 +355,13 @@ def test_sixteen_bits() -> None:
 
 
 def test_windows_too_large_to_hold() -> None:
-    """Sixteen planes of 400 x 400 would be 10 MB of scratch memory: the other way has the same bits."""
+    """Sixteen planes of 400 x 400 would be 10 MB of scratch memory: the other way is the row-major sum too."""
     x = np.random.default_rng(4).standard_normal((1, 3, 400, 400)).astype(np.float32)
-    assert "channels" in mmk.plan("adaptive_avg_pool2d", x, output_size=(1, 2))
-    for half, y in enumerate(pool.adaptive_avg_pool2d(x, (1, 2)).transpose()):
-        np.testing.assert_array_equal(
-            y, pool.adaptive_avg_pool2d(x[..., 200 * half : 200 * half + 200], 1).transpose()[0]
-        )
+    windows = {"norm_type": 1.0, "kernel": (400, 200), "stride": (1, 200), "padding": (0, 0)}
+    assert "channels" in mmk.plan("lp_pool2d", x, **windows)
+    for half, y in enumerate(OPERATORS["lp_pool2d"](x, **windows)[0, :, 0].transpose()):
+        elements = np.abs(x[0, :, :, 200 * half : 200 * half + 200]).reshape(3, -1)
+        np.testing.assert_array_equal(y, np.cumsum(elements, axis=1)[:, -1])
 
 
 def test_elements_abreast_find_the_first_maximum() -> None:

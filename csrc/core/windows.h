@@ -56,6 +56,22 @@ struct PoolAxis {
     }
 };
 
+// The sum of an adaptive window is that of its chunks, so many elements in scan order each: a chain for each, then one
+// through the chunks.
+inline constexpr int64_t chunk_taps = 256;
+// body(d, h, w, n) for the runs of n neighbours along a line that elements [begin, end) of a window are, in scan order.
+// Windows without dilation that are not empty.
+template <class Body> MMK_INLINE void each_run(const Reach (&reach)[3], int64_t begin, int64_t end, const Body& body) {
+    int64_t m = begin % reach[2].count, l = begin / reach[2].count % reach[1].count,
+            k = begin / reach[2].count / reach[1].count;
+    while (begin < end) {
+        const int64_t room = reach[2].count - m, n = room < end - begin ? room : end - begin;
+        body(reach[0].begin + k, reach[1].begin + l, reach[2].begin + m, n);
+        begin += n, m = 0;
+        if (++l == reach[1].count) l = 0, ++k;
+    }
+}
+
 // Axis 0, 1 or 2 of a volume, of which lines and planes are the last one or two: its number among an operator's own
 // `rank` axes, or -1.
 MMK_INLINE int own_axis(int axis, int rank) { return axis - (3 - rank); }

@@ -298,7 +298,7 @@ void avg_pool2d(const AvgPool2d& op, Context& context) {
             context.chose("whole planes", "one window of contiguous planes");
             const T divisor = w.divisor<T>(w.counted(w.rows, 0), w.counted(w.columns, 0));
             return mean_of_planes(context, static_cast<const T*>(op.x.data), static_cast<T*>(op.y.data), w.planes,
-                                  op.x.size(2, 4), divisor);
+                                  op.x.size(2, 4), up_to_lanes(op.x.size(2, 4)), divisor);
         }
         context.chose("rows", "x is not channels-last");
         using Rows = AverageRows<T>;

@@ -138,22 +138,25 @@ template <class T> void max_of_volumes(Context& context, const Axis3& axes, cons
 }
 
 // Means of whole planes that follow each other: sixteen planes at a time, sixteen elements of each turned into sixteen
-// terms of their sums.
-template <class T> void mean_of_planes(Context& context, const T* x, T* y, int64_t planes, int64_t size, T divisor) {
+// terms of their sums. After each `chunk` elements, a multiple of sixteen, a new chain begins.
+template <class T>
+void mean_of_planes(Context& context, const T* x, T* y, int64_t planes, int64_t size, int64_t chunk, T divisor) {
     const int64_t blocks = (planes + lanes - 1) / lanes;
     parallel_ranges(context, blocks, 1 + volume_grain / (1 + size * lanes), [&](int64_t begin, int64_t end, int) {
         for (int64_t block = begin; block < end; ++block) {
             const int64_t plane = block * lanes, n = smaller(lanes, planes - plane);
-            Vec<T> sum = Vec<T>::zero();
+            Vec<T> sum = Vec<T>::zero(), chain = Vec<T>::zero();
+            int64_t next = chunk;
             for (int64_t i = 0; i < size; i += lanes) {
+                if (i == next) sum = sum + chain, chain = Vec<T>::zero(), next += chunk;
                 const int64_t some = smaller(lanes, size - i);
                 Vec<T> v[lanes];
                 for (int64_t k = 0; k < lanes; ++k)
                     v[k] = k < n ? Vec<T>::load(x + (plane + k) * size + i, some) : Vec<T>::zero();
                 transpose(v);
-                for (int64_t k = 0; k < some; ++k) sum = sum + v[k];
+                for (int64_t k = 0; k < some; ++k) chain = chain + v[k];
             }
-            (sum / Vec<T>(divisor)).store(y + plane, n);
+            ((sum + chain) / Vec<T>(divisor)).store(y + plane, n);
         }
     });
 }

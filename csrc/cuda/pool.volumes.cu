@@ -44,6 +44,51 @@ template <class T, int V> __global__ void __launch_bounds__(place_threads)
     });
 }
 
+// Adaptive windows of more than chunk_taps elements: a thread per chunk of each result, then a thread per result.
+// Chunk k of all results follows chunk k - 1; windows that have fewer than `chunks` end with +0, which changes nothing.
+template <class T, int V> __global__ void __launch_bounds__(place_threads)
+    sum_chunks(Volume<T> v, int64_t chunks, Compute<T>* sums) {
+    using C = Compute<T>;
+    const Strides5& s = v.from_strides;
+    const int64_t results = v.order.count;
+    for (int64_t i = int64_t(blockIdx.x) * place_threads + threadIdx.x; i < results * chunks;
+         i += int64_t(gridDim.x) * place_threads) {
+        const Place5 place = v.order.place(i % results);
+        const Reach reach[3] = {v.tables.reach[0][place.at[0]], v.tables.reach[1][place.at[1]],
+                                v.tables.reach[2][place.at[2]]};
+        const T* const base = v.from + place.n * s.n + place.c * s.c;
+        const int64_t begin = i / results * chunk_taps, taps = reach[0].count * reach[1].count * reach[2].count;
+        Sums<C, V> sum;
+        each_run(reach, begin, smaller(begin + chunk_taps, taps), [&](int64_t d, int64_t h, int64_t w, int64_t n) {
+            const T* const from = base + d * s.axis[0] + h * s.axis[1] + w * s.axis[2];
+#pragma unroll 4
+            for (int64_t m = 0; m < n; ++m) sum.add(pack_at<T, V>(from + m * s.axis[2]));
+        });
+#pragma unroll
+        for (int k = 0; k < V; ++k) sums[i * V + k] = sum.at[k];
+    }
+}
+template <class T, int V> __global__ void __launch_bounds__(place_threads)
+    add_chunks(Volume<T> v, int64_t chunks, const Compute<T>* sums) {
+    using C = Compute<T>;
+    const int64_t results = v.order.count;
+    for (int64_t i = int64_t(blockIdx.x) * place_threads + threadIdx.x; i < results;
+         i += int64_t(gridDim.x) * place_threads) {
+        Sums<C, V> sum;
+#pragma unroll
+        for (int k = 0; k < V; ++k) sum.at[k] = sums[i * V + k];
+#pragma unroll 4
+        for (int64_t chunk = 1; chunk < chunks - (MMK_DEFECT(pool_last_chunk) ? 1 : 0); ++chunk)
+#pragma unroll
+            for (int k = 0; k < V; ++k) sum.at[k] = sum.at[k] + sums[(chunk * results + i) * V + k];
+        const Place5 place = v.order.place(i);
+        const C divisor = divisor_of<C>(v.tables, 0, place.at[0], place.at[1], place.at[2]);
+#pragma unroll
+        for (int k = 0; k < V; ++k) sum.at[k] = sum.at[k] / divisor;
+        sum.store(v.to + place.in(v.to_strides));
+    }
+}
+
 // from: gy.
 template <class T, int V> __global__ void __launch_bounds__(place_threads, 2)
     spread_averages(Volume<T> v, int64_t divisor_override) {
@@ -106,6 +151,22 @@ void launch_average(Context& context, const Tables& tables, const Tensor& inputs
         });
     });
 }
+void launch_chunks(Context& context, const Tables& tables, const Tensor& inputs, const Tensor& outputs,
+                   int64_t chunks) {
+    const Tensor x = as_volume(inputs), y = as_volume(outputs);
+    visit_storage(y.dtype, [&](auto type) {
+        using T = typename decltype(type)::type;
+        const bool packs = in_packs<T>(context, x, y);
+        const Volume<T> v = volume_of<T>(tables, x, y, packs);
+        Compute<T>* const sums = context.scratch<Compute<T>>(y.size() * chunks);
+        const dim3 grid = grid_of(ceil_div(v.order.count * chunks, place_threads));
+        launch_packs<T>(packs, [&](auto pack) {
+            MMK_LAUNCH(context, (sum_chunks<T, decltype(pack)::value>), grid, place_threads, 0, v, chunks, sums);
+            MMK_LAUNCH(context, (add_chunks<T, decltype(pack)::value>), grid_of_results(v.order), place_threads, 0, v,
+                       chunks, static_cast<const Compute<T>*>(sums));
+        });
+    });
+}
 void launch_gradient(Context& context, const Tables& tables, const Tensor& gradients, const Tensor& result,
                      int64_t divisor) {
     const Tensor gy = as_volume(gradients), gx = as_volume(result);
@@ -142,6 +203,16 @@ template <class Op> void average(const Op& op, Context& context) {
 }
 void adaptive_average(const AdaptiveAvgPool& op, Context& context) {
     const int rank = op.x.rank - 2;
+    PoolAxis axes[3];
+    adaptive_axes(op.x, op.y, axes);
+    int64_t taps = 1;
+    for (const PoolAxis& axis : axes) {
+        int64_t most = 0;
+        for (int64_t i = 0; i < axis.outputs; ++i) most = larger(most, axis.reads(i).count);
+        taps *= most;
+    }
+    if (taps > chunk_taps)
+        return launch_chunks(context, make_tables(context, axes, false), op.x, op.y, ceil_div(taps, chunk_taps));
     if (op.y.size(2, op.y.rank) == 1 && op.x.contiguous() && op.y.contiguous()) { // one window: the same sum
         AvgPool2d whole{op.x, op.y, {}, {1, 1}, {}, {}, {1, 1}};
         whole.x.rank = whole.y.rank = 4;
@@ -151,8 +222,6 @@ void adaptive_average(const AdaptiveAvgPool& op, Context& context) {
         whole.x = contiguous_like(whole.x), whole.y = contiguous_like(whole.y);
         return avg_pool2d(whole, context);
     }
-    PoolAxis axes[3];
-    adaptive_axes(op.x, op.y, axes);
     launch_average(context, make_tables(context, axes, false), op.x, op.y, 0);
 }
 void adaptive_maximum(const AdaptiveMaxPool& op, Context& context) {

@@ -29,13 +29,17 @@
 //            time. plane: one plane per task
 //            all others: what a result reads along each axis comes from a table (core/windows.h); sixteen channels of a
 //            pixel, or sixteen planes turned abreast, slab by slab, at a time; where planes are few, sixteen neighbours in a
-//            line of results; maxima of long lines, sixteen elements of one window. Unpooling: one plane per task
-// CUDA       a window, or 16 bytes of channels, per thread, by any strides; small windows of planes in strips of four
-//            below each other; whole planes through shared memory. max_pool2d_grad: a warp owns 512 elements and adds
-//            the windows of the runs of 128 that reach them, in order (contiguous operands), max_unpool likewise; other
-//            gradients: each element from the windows that see it; avg_pool2d_grad makes the quotients first where
-//            windows overlap. Tables are made by a launch of their own
-// Order      sums: row-major from +0, avg_pool then divides once; gradients: from +0, windows in (o, p, q) order; maxima
+//            line of results; maxima of long lines, sixteen elements of one window; adaptive means of few planes whose
+//            windows have more than 256 elements, sixteen chunks; channels-last, a chunk of all channels. Unpooling: one
+//            plane per task
+// CUDA       a window, a chunk of a long adaptive one, or 16 bytes of channels, per thread, by any strides; small windows
+//            of planes in strips of four below each other; whole planes through shared memory. max_pool2d_grad: a warp
+//            owns 512 elements and adds the windows of the runs of 128 that reach them, in order (contiguous operands),
+//            max_unpool likewise; other gradients: each element from the windows that see it; avg_pool2d_grad makes the
+//            quotients first where windows overlap. Tables are made by a launch of their own
+// Order      sums: row-major from +0, avg_pool then divides once; adaptive_avg_pool: each 256 elements of a window, in
+//            row-major order, from +0 (the last chunk may be shorter); S = the first chunk's sum, S += the next one's,
+//            in order; then it divides once. Gradients: from +0, windows in (o, p, q) order; maxima
 //            end with + 0; the order in which a maximum without indices is taken cannot be seen
 // Source     LeCun et al., Proc. IEEE 86 (1998), II.B (average); Boureau et al., ICML 2010 (maximum, norms); He et al.,
 //            ECCV 2014 (adaptive); Zeiler and Fergus, ICLR 2013 (stochastic); Zeiler et al., ICCV 2011 (unpooling)

@@ -6,6 +6,7 @@ DEFECTS = {
     "pool_missing_warp_barrier": ("avg_pool2d", "global", "float32"),
     "pool_last_window": ("avg_pool2d_grad", "3x3 padded", "float32"),
     "pool_table_end": ("adaptive_avg_pool2d", "windows of two sizes", "float32"),
+    "pool_last_chunk": ("adaptive_avg_pool2d", "windows of more than 256 elements", "float32"),
     "pool_volume_last_window": ("avg_pool_grad", "2x2x2", "float32"),
     "pool_volume_number": ("max_pool3d", "2x2x2", "float32"),
     "pool_lp_window": ("lp_pool_grad", "p = 2", "float32"),

@@ -49,6 +49,14 @@ _ROWS: dict[int, tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]] = {
     ),
 }  # fmt: skip
 
+_LONG = {
+    rank: Case(
+        "windows of more than 256 elements", dict(zip(("N", "C", *axes[rank][0]), shape, strict=True)),
+        {"output_size": size},
+    )
+    for rank, shape, size in ((1, (2, 3, 1150), (2,)), (2, (1, 4, 21, 47), (1, 2)), (3, (2, 2, 5, 8, 19), (1, 1, 2)))
+}  # fmt: skip
+
 
 def _cases(rank: int, **more: Any) -> tuple[Case, ...]:
     names = ("N", "C", *axes[rank][0])
@@ -75,8 +83,9 @@ def _avg_pool(rank: int) -> Contract:
         f"adaptive_avg_pool{rank}d", "The mean of each of a given number of windows.",
         inputs=(Arg("x", f"N C {' '.join(extents)}"),), attributes=_size(rank), lets=_windows(rank),
         requires=_requires(rank), outputs=(Out("y", f"N C {' '.join(counts)}"),),
-        free=("N", "C"), layout="x", flops=f"N * C * {' * '.join(counts)} * most", bound=Bound("chain", depth="most"),
-        vjp={"x": f"adaptive_avg_pool_grad(gy, size=({', '.join(extents)},))"}, cases=_cases(rank),
+        free=("N", "C"), layout="x", flops=f"N * C * {' * '.join(counts)} * most",
+        bound=Bound("chain", depth="min(256, most) + (most - 1) // 256"),
+        vjp={"x": f"adaptive_avg_pool_grad(gy, size=({', '.join(extents)},))"}, cases=(*_cases(rank), _LONG[rank]),
         source="He et al., ECCV 2014 (arXiv 1406.4729); windows as in torch.nn.AdaptiveAvgPool2d",
     )  # fmt: skip
 
@@ -166,7 +175,8 @@ def adaptive_avg_pool2d(x: Any, output_size: Size, *, out: Any = None) -> Any:
     """The mean of each of output_size windows: (N, C, H, W) to (N, C, P, Q), any float dtype.
 
     Window p covers rows floor(p H / P) to ceil((p + 1) H / P), columns likewise, so windows overlap where extents do
-    not divide. Its row-major sum is divided by its own number of elements. ``output_size`` is one number or one for
+    not divide. Its sum is divided by its own number of elements. It is
+    row-major; of more than 256 elements, those of each 256 are added up first. ``output_size`` is one number or one for
     each axis, None standing for x's extent; 1 is global average pooling.
 
     Raises ContractError for negative numbers and where a window would have no element; ContractTypeError for other
