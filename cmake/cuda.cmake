@@ -1,7 +1,7 @@
 # The CUDA floor: csrc/cuda/*.cu, by nvcc into the module _cuda, or by the C++ compiler against the emulator of
 # csrc/simt into the modules _emulated and _emulated_check (test builds only; they are not installed).
 set(MMKERNELS_CUDA "AUTO" CACHE STRING "AUTO: build the CUDA floor if nvcc is found; ON: fail without it; OFF; PYPI: nvcc from wheels")
-set(MMK_CUDA_ARCHITECTURES "" CACHE STRING "Architectures of the CUDA floor; empty: 80 with its PTX, and the GPUs of this machine")
+set(MMK_CUDA_ARCHITECTURES "" CACHE STRING "Architectures of the CUDA floor; empty: the GPUs of this machine, and PTX of 80")
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu)
 
@@ -56,8 +56,10 @@ endif()
 function(mmk_codes result)
   set(codes "")
   foreach(architecture IN LISTS ARGN)
-    string(REPLACE "-real" "" number ${architecture})
-    if(architecture MATCHES "-real$")
+    string(REGEX REPLACE "-(real|virtual)$" "" number ${architecture})
+    if(architecture MATCHES "-virtual$")
+      list(APPEND codes --generate-code=arch=compute_${number},code=[compute_${number}])
+    elseif(architecture MATCHES "-real$")
       list(APPEND codes --generate-code=arch=compute_${number},code=[sm_${number}])
     else()
       list(APPEND codes --generate-code=arch=compute_${number},code=[compute_${number},sm_${number}])
@@ -66,10 +68,11 @@ function(mmk_codes result)
   set(${result} ${codes} PARENT_SCOPE)
 endfunction()
 
-# Without a list: 80 with its PTX, which every later GPU's driver can compile, and the GPUs of this machine, if any.
+# Without a list: the GPUs of this machine, if any, and the PTX of 80, which the driver of every later one can compile at
+# first use. Code for sm_80 beside it would take a sixth of the whole install, and serve few.
 set(architectures ${MMK_CUDA_ARCHITECTURES})
 if(NOT architectures)
-  set(architectures 80)
+  set(architectures 80-virtual)
   find_program(nvidia_smi nvidia-smi)
   if(nvidia_smi)
     execute_process(COMMAND ${nvidia_smi} --query-gpu=compute_cap --format=csv,noheader
@@ -78,7 +81,7 @@ if(NOT architectures)
     string(REGEX MATCHALL "[0-9]+\\.[0-9]" found "${found}")
     foreach(capability IN LISTS found)
       string(REPLACE "." "" number ${capability})
-      if(number GREATER 80 AND known MATCHES "sm_${number}\n")
+      if(number GREATER_EQUAL 80 AND known MATCHES "sm_${number}\n")
         list(APPEND architectures ${number}-real)
       endif()
     endforeach()
