@@ -205,7 +205,8 @@ def has_floats(operator: Operator, case: Case) -> bool:
     ("place", "operator", "case", "dtype"), in_places("float32", "float16", "bfloat16", where=has_floats)
 )
 def test_nan_and_infinity(place: Place, operator: Operator, case: Case, dtype: str) -> None:
-    """In float32 the CPU floor's bits; in 16 bits NaN in the places of the CPU floor's."""
+    """In float32 the CPU floor's bits; in 16 bits NaN in the places of the CPU floor's. On tensor cores NaN may also
+    stand for an infinity (csrc/ops/attention.h), and for nothing else."""
     base, _ = on_cpu(operator.name, case.name, dtype)
     for argument in operator.contract.inputs:
         name, x = argument.name, base.get(argument.name)
@@ -218,12 +219,15 @@ def test_nan_and_infinity(place: Place, operator: Operator, case: Case, dtype: s
             with np.errstate(all="ignore"):
                 wanted = run(operator, case, operands)
             found = run_in(place, operator, case, operands)
-            if not operator.contract.on_tensor_cores(case.attributes, dtype):
+            exact = not operator.contract.on_tensor_cores(case.attributes, dtype)
+            if exact:
                 assert_same(operator, found, wanted, f"{value} in {name}")
             for out, y, w in zip(operator.contract.outputs, found, wanted, strict=False):
                 if harness.is_float(y):
-                    places_of_nan = [np.isnan(z.astype(np.float32)) for z in (y, w)]
-                    assert (places_of_nan[0] == places_of_nan[1]).all(), f"{value} in {name}: NaN of {out.name}"
+                    y, w = y.astype(np.float32), w.astype(np.float32)
+                    assert (np.isfinite(y) == np.isfinite(w)).all(), f"{value} in {name}: {out.name}"
+                    assert (np.isnan(y) >= np.isnan(w)).all(), f"{value} in {name}: NaN of {out.name}"
+                    assert not exact or (np.isnan(y) == np.isnan(w)).all(), f"{value} in {name}: NaN of {out.name}"
 
 
 def has_values(operator: Operator, case: Case) -> bool:
@@ -257,8 +261,8 @@ def test_values_out_of_range(
             monkeypatch.setenv("MMK_CHECK_VALUES", "0")
             found = run_in(place, operator, case, spoilt)
             assert_same(operator, found, run_in(place, operator, case, spoilt), "the second time")
-            for y in found:
-                assert np.isfinite(y).all()
+            for out, y in zip(contract.outputs, found, strict=False):  # a row without keys has lse = -inf
+                assert (np.isfinite(y) | (out.name == "lse") & np.isneginf(y)).all()
             if operator.name in ("embedding", "max_pool2d_gather"):  # one result, or row of results, an index
                 zero = wanted[0].copy()
                 zero.reshape(x.size, -1)[at] = 0
